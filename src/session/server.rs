@@ -1,0 +1,421 @@
+//! The server's end: AwaitAuth → Deciding → Ready → Closed.
+
+use std::{
+    collections::VecDeque,
+    mem,
+    time::{Duration, Instant},
+};
+
+use crate::wire::{
+    Message, Method, Reply, Request, Version,
+    proto::{
+        SatAuthReq, SatAuthResp, SatErrorResp, SatInStartReplicationResp, SatInStopReplicationResp,
+        SatRpcRequest, SatRpcResponse, sat_error_resp::ErrorCode,
+    },
+    refusal,
+};
+
+use super::{
+    AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close, End, Frame, Input,
+    Output, Question, Refusal, SendError, Session, Subject, Token, Verified, Violation,
+    calls::Calls,
+};
+
+/// The server's end of a connection.
+///
+/// ```
+/// use std::time::{Duration, Instant};
+/// use electric_satellite::{
+///     session::{Identity, Input, Output, ServerSession, Session, Verified},
+///     wire::{Request, Version, proto::SatAuthReq},
+/// };
+///
+/// let now = Instant::now();
+/// let mut session = ServerSession::new(now, Duration::from_secs(10), Version::V0_12, "server-1");
+///
+/// let call = Request::from(SatAuthReq { id: "client-1".into(), token: "t".into(), ..Default::default() });
+/// session.handle_input(now, Input::Binary(call.encode(1).encode().into())).unwrap();
+/// let Some(Output::Authenticate(request)) = session.poll_output() else { panic!() };
+/// assert_eq!(request.client_id().as_str(), "client-1");
+///
+/// // Here the authenticator looks at the token and vouches for what it says.
+/// let identity = Identity { user_id: "user-1".into(), expires_at: None };
+/// session.resolve(request, Ok(Verified::vouched_for_by_authenticator(identity)));
+/// assert!(matches!(session.poll_output(), Some(Output::Send(_)))); // SatAuthResp
+/// assert!(matches!(session.poll_output(), Some(Output::Authenticated(_))));
+/// ```
+#[derive(Debug)]
+pub struct ServerSession {
+    version: Version,
+    server_id: String,
+    state: State,
+    calls: Calls,
+    out: VecDeque<Output<AuthenticatedClient>>,
+}
+
+/// What may arrive next.
+#[derive(Debug)]
+enum State {
+    /// The auth request, until the deadline.
+    AwaitAuth { deadline: Instant },
+    /// The verdict on the auth request that is out, until the deadline.
+    Deciding { deadline: Instant },
+    /// Everything that an authenticated client may send.
+    Ready(Ready),
+    /// Nothing.
+    Closed,
+}
+
+/// The state of a connection whose client is known. It cannot be built without a [`Verified`].
+#[derive(Debug)]
+struct Ready {
+    client: AuthenticatedClient,
+    /// The client's last word was `startReplication`, not `stopReplication`.
+    start_asked: bool,
+    /// The client has our positive answer to it, so it takes the stream.
+    streaming: bool,
+}
+
+/// What ends a session, before it has.
+struct Ending {
+    answer: Option<Message>,
+    close: Option<Close>,
+    cause: Cause,
+}
+
+impl From<Violation> for Box<Ending> {
+    fn from(violation: Violation) -> Box<Ending> {
+        Box::new(Ending {
+            answer: violation.answer(),
+            close: Some(violation.close()),
+            cause: Cause::Violation(violation),
+        })
+    }
+}
+
+impl Ending {
+    /// A client that reports an error is closed normally and without a word, as the original does.
+    fn peer_error(error: SatErrorResp) -> Box<Ending> {
+        let cause = Cause::PeerError(error);
+        Box::new(Ending { answer: None, close: Some(Close::NORMAL), cause })
+    }
+
+    fn peer_closed(close: Option<Close>) -> Box<Ending> {
+        Box::new(Ending { answer: None, close: None, cause: Cause::Peer(close) })
+    }
+}
+
+impl ServerSession {
+    /// A connection that has just negotiated `version`. The client has `auth_timeout` from `now`
+    /// to be authenticated; `server_id` is what it is told then.
+    pub fn new(
+        now: Instant,
+        auth_timeout: Duration,
+        version: Version,
+        server_id: impl Into<String>,
+    ) -> ServerSession {
+        ServerSession {
+            version,
+            server_id: server_id.into(),
+            state: State::AwaitAuth { deadline: now + auth_timeout },
+            calls: Calls::counting_from(0),
+            out: VecDeque::new(),
+        }
+    }
+
+    /// Answers the question that [`Output::Authenticate`] asked.
+    ///
+    /// A verdict that comes after the session has ended changes nothing.
+    pub fn resolve(&mut self, request: AuthRequest, verdict: Result<Verified, Refusal>) {
+        if !matches!(self.state, State::Deciding { .. }) {
+            return;
+        }
+        let AuthRequest { request_id, client_id, .. } = request;
+        match verdict {
+            Ok(verified) => {
+                let client = AuthenticatedClient { client_id, verified };
+                let reply = SatAuthResp { id: self.server_id.clone(), headers: vec![] };
+                self.send_frame(&Reply::from(reply).encode(request_id));
+                self.out.push_back(Output::Authenticated(client.clone()));
+                self.state = State::Ready(Ready { client, start_asked: false, streaming: false });
+            }
+            Err(refusal) => self.end(refused(request_id, refusal)),
+        }
+    }
+
+    /// The client, once it is authenticated and while the session lasts.
+    pub fn client(&self) -> Option<&AuthenticatedClient> {
+        match &self.state {
+            State::Ready(ready) => Some(&ready.client),
+            _ => None,
+        }
+    }
+
+    fn await_auth(&mut self, deadline: Instant, message: Message) -> Result<State, Box<Ending>> {
+        match message {
+            Message::Request(envelope) => {
+                let request = self.auth_request(envelope)?;
+                self.out.push_back(Output::Authenticate(request));
+                Ok(State::Deciding { deadline })
+            }
+            Message::Error(error) => Err(Ending::peer_error(error)),
+            other => Err(Violation::Unauthenticated(Subject::Message(other.name())).into()),
+        }
+    }
+
+    /// The one call that is accepted before authentication.
+    fn auth_request(&self, envelope: SatRpcRequest) -> Result<AuthRequest, Violation> {
+        let request_id = envelope.request_id;
+        match Request::decode(envelope).map_err(Violation::Request)? {
+            Request::Authenticate(SatAuthReq { id, token, .. }) => Ok(AuthRequest {
+                request_id,
+                client_id: ClientId::new(id)
+                    .map_err(|_| Violation::EmptyClientId { request_id })?,
+                token: Token::new(token).map_err(|_| Violation::EmptyToken { request_id })?,
+                version: self.version,
+            }),
+            other => Err(Violation::Unauthenticated(Subject::Call {
+                method: other.method(),
+                request_id,
+            })),
+        }
+    }
+
+    fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Box<Ending>> {
+        match message {
+            Message::Request(envelope) => self.called(&mut ready, envelope)?,
+            Message::Response(envelope) => self.answered(envelope)?,
+            Message::Error(error) => return Err(Ending::peer_error(error)),
+            Message::OpLog(_) | Message::Relation(_) | Message::OpLogAck(_) => {
+                self.out.push_back(Output::Message(message));
+            }
+            other => return Err(Violation::Unexpected(other.name()).into()),
+        }
+        Ok(State::Ready(ready))
+    }
+
+    /// A call of an authenticated client.
+    fn called(&mut self, ready: &mut Ready, envelope: SatRpcRequest) -> Result<(), Violation> {
+        let request_id = envelope.request_id;
+        let request = Request::decode(envelope).map_err(Violation::Request)?;
+        match request {
+            Request::Authenticate(_) => return Err(Violation::AlreadyAuthenticated { request_id }),
+            Request::StartReplication(_) if ready.start_asked => {
+                return Err(Violation::AlreadyStarted { request_id });
+            }
+            // Stopping what does not run has succeeded already.
+            Request::StopReplication(_) if !ready.start_asked => {
+                self.send_frame(&Reply::from(SatInStopReplicationResp {}).encode(request_id));
+                return Ok(());
+            }
+            Request::StartReplication(_) => ready.start_asked = true,
+            Request::StopReplication(_) => ready.start_asked = false,
+            Request::Subscribe(_) | Request::Unsubscribe(_) => {}
+        }
+        let question = Question { method: request.method(), request_id };
+        self.out.push_back(Output::Call(request, question));
+        Ok(())
+    }
+
+    /// An answer of the client to a call of ours, or so it says.
+    fn answered(&mut self, envelope: SatRpcResponse) -> Result<(), Violation> {
+        let Some(call) = self.calls.answered(&envelope.method, envelope.request_id) else {
+            let SatRpcResponse { method, request_id, .. } = envelope;
+            self.out.push_back(Output::Stray { method, request_id });
+            return Ok(());
+        };
+        let reply = Reply::decode(call.method, envelope);
+        self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
+        match reply {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Violation::BadReply { method: call.method, error }),
+        }
+    }
+
+    /// What the client may be told, by its version.
+    fn shaped(&self, reply: Reply) -> Reply {
+        match reply {
+            Reply::StartReplication(start) if self.version < Version::V0_10 => {
+                SatInStartReplicationResp { unacked_window_size: None, ..start }.into()
+            }
+            other => other,
+        }
+    }
+
+    fn ready_mut(&mut self) -> Result<&mut Ready, SendError> {
+        match &mut self.state {
+            State::Ready(ready) => Ok(ready),
+            State::Closed => Err(SendError::Ended),
+            State::AwaitAuth { .. } | State::Deciding { .. } => Err(SendError::Unauthenticated),
+        }
+    }
+
+    fn send_frame(&mut self, message: &Message) {
+        self.out.push_back(Output::Send(message.encode().into()));
+    }
+
+    /// The last word, what becomes of our calls, and the end.
+    fn end(&mut self, Ending { answer, close, cause }: Ending) {
+        self.state = State::Closed;
+        if let Some(answer) = answer {
+            self.send_frame(&answer);
+        }
+        for call in self.calls.take_all() {
+            self.out.push_back(Output::Reply(call, Err(CallError::Ended)));
+        }
+        self.out.push_back(Output::End(End { close, cause }));
+    }
+}
+
+/// What a client that is not let in is told.
+fn refused(request_id: u32, refusal: Refusal) -> Ending {
+    let cause = Cause::Refused(refusal);
+    if refusal == Refusal::Unavailable {
+        return Ending { answer: None, close: Some(Close::INTERNAL), cause };
+    }
+    let error = SatErrorResp::of(ErrorCode::AuthRequired).with_message(refusal.to_string());
+    Ending {
+        answer: Some(crate::wire::refusal(Method::Authenticate.as_str(), request_id, error)),
+        close: Some(Close::AFTER_ERROR),
+        cause,
+    }
+}
+
+impl Session for ServerSession {
+    type Peer = AuthenticatedClient;
+
+    fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Input> {
+        if matches!(input, Input::Binary(_)) && !self.wants_input() {
+            return Err(input);
+        }
+        let deadline = self.deadline();
+        let state = mem::replace(&mut self.state, State::Closed);
+        let next = match (state, input) {
+            (State::Closed, _) => Ok(State::Closed),
+            (_, Input::Closed(close)) => Err(Ending::peer_closed(close)),
+            (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
+            (state, Input::Timeout) => match deadline {
+                Some(deadline) if deadline <= now => Err(Violation::AuthTimeout.into()),
+                _ => Ok(state),
+            },
+            (state, Input::Binary(Frame(bytes))) => match Message::decode(bytes) {
+                Err(error) => Err(Violation::Frame(error).into()),
+                Ok(message) => match state {
+                    State::AwaitAuth { deadline } => self.await_auth(deadline, message),
+                    State::Ready(ready) => self.ready(ready, message),
+                    State::Deciding { .. } | State::Closed => unreachable!("takes no input"),
+                },
+            },
+        };
+        match next {
+            Ok(state) => self.state = state,
+            Err(ending) => self.end(*ending),
+        }
+        Ok(())
+    }
+
+    fn wants_input(&self) -> bool {
+        matches!(self.state, State::AwaitAuth { .. } | State::Ready(_))
+    }
+
+    fn poll_output(&mut self) -> Option<Output<AuthenticatedClient>> {
+        self.out.pop_front()
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        match self.state {
+            State::AwaitAuth { deadline } | State::Deciding { deadline } => Some(deadline),
+            State::Ready(_) | State::Closed => None,
+        }
+    }
+
+    fn send(&mut self, message: Message) -> Result<(), SendError> {
+        let version = self.version;
+        let streaming = self.ready_mut()?.streaming;
+        let (name, since) = (message.name(), message.since());
+        match message {
+            Message::Error(_) | Message::Request(_) | Message::Response(_) => {
+                Err(SendError::NotOurs { message: name })
+            }
+            Message::OpLogAck(_) => Err(SendError::NotOurs { message: name }),
+            _ if version < since => Err(SendError::Unsupported { message: name, since }),
+            _ if !streaming => Err(SendError::NotStarted { message: name }),
+            message => {
+                self.send_frame(&message);
+                Ok(())
+            }
+        }
+    }
+
+    fn call(&mut self, request: Request) -> Result<CallId, SendError> {
+        let streaming = self.ready_mut()?.streaming;
+        let method = request.method();
+        match method {
+            // Published clients crash when this crosses a refusal of their own start.
+            Method::StartReplication if !streaming => {
+                Err(SendError::NotStarted { message: method.as_str() })
+            }
+            Method::StartReplication | Method::StopReplication => {
+                let call = self.calls.begin(method);
+                self.send_frame(&request.encode(call.request_id));
+                Ok(call)
+            }
+            _ => Err(SendError::NotOurs { message: method.as_str() }),
+        }
+    }
+
+    fn forget(&mut self, call: CallId) {
+        self.calls.forget(call);
+    }
+
+    fn answer(
+        &mut self,
+        Question { method, request_id }: Question,
+        answer: Result<Reply, SatErrorResp>,
+    ) -> Result<(), SendError> {
+        let ready = self.ready_mut()?;
+        match answer {
+            Ok(reply) if reply.method() != method => {
+                Err(SendError::NotOurs { message: reply.method().as_str() })
+            }
+            Ok(reply) => {
+                let error = match &reply {
+                    Reply::StartReplication(start) => {
+                        ready.streaming = start.err.is_none();
+                        start.err.as_ref().map(|error| error.message.clone())
+                    }
+                    Reply::StopReplication(_) => {
+                        ready.streaming = false;
+                        None
+                    }
+                    _ => None,
+                };
+                let answer = self.shaped(reply).encode(request_id);
+                match error {
+                    None => self.send_frame(&answer),
+                    Some(error) => self.end(Ending {
+                        answer: Some(answer),
+                        close: Some(Close::AFTER_ERROR),
+                        cause: Cause::CallRefused { method, error },
+                    }),
+                }
+                Ok(())
+            }
+            Err(error) => {
+                self.end(Ending {
+                    answer: Some(refusal(method.as_str(), request_id, error.clone())),
+                    close: Some(Close::AFTER_ERROR),
+                    cause: Cause::CallRefused { method, error: error.to_string() },
+                });
+                Ok(())
+            }
+        }
+    }
+
+    fn close(&mut self, error: Option<SatErrorResp>, close: Close) {
+        if !matches!(self.state, State::Closed) {
+            let answer = error.map(Message::Error);
+            self.end(Ending { answer, close: Some(close), cause: Cause::Local });
+        }
+    }
+}
