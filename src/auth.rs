@@ -247,10 +247,10 @@ fn decoded(segment: &str, otherwise: &'static str) -> Result<Vec<u8>, AuthError>
 fn check_header(header: &[u8], algorithm: Algorithm) -> Result<(), AuthError> {
     let header =
         json::header(header).map_err(|_| AuthError::Malformed("the header is no JSON object"))?;
-    let Some(named) = header.alg.text() else {
+    if header.alg.is_absent() {
         return Err(AuthError::Malformed("the header names no algorithm"));
-    };
-    if named != algorithm.as_str() {
+    }
+    if header.alg.text() != Some(algorithm.as_str()) {
         return Err(AuthError::AlgorithmMismatch);
     }
     if !header.enc.is_absent() {

@@ -3,5 +3,8 @@
 #![deny(missing_docs)]
 
 pub mod auth;
+pub mod client;
+pub mod server;
 pub mod session;
+pub mod transport;
 pub mod wire;

@@ -101,6 +101,13 @@ macro_rules! messages {
                 }
             }
 
+            /// How many bytes the binary frame has.
+            pub fn encoded_len(&self) -> usize {
+                match self {
+                    $(Message::$variant(body) => 1 + body.encoded_len(),)*
+                }
+            }
+
             /// The protobuf name of the message, for logs.
             pub fn name(&self) -> &'static str {
                 match self {

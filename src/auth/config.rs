@@ -1,6 +1,6 @@
 //! Electric's variables, with Electric's meaning.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use base64::{
     Engine,
@@ -8,7 +8,7 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, general_purpose::NO_PAD},
 };
 
-use super::{Algorithm, ClaimRules, JwtAuthenticator, Key, KeyError};
+use super::{Algorithm, ClaimRules, JwtAuthenticator, Key, KeyError, Minter};
 
 /// `secure` (the default) or `insecure`.
 const MODE: &str = "AUTH_MODE";
@@ -92,6 +92,33 @@ impl JwtAuthenticator {
     }
 }
 
+impl Minter {
+    /// Makes tokens that [`JwtAuthenticator::from_vars`] with the same variables accepts:
+    /// unsigned ones in insecure mode, else signed with the shared secret.
+    ///
+    /// # Errors
+    ///
+    /// All problems with the variables at once; or they hold a public key, which does not sign.
+    pub fn from_vars(variable: impl Fn(&str) -> Option<String>) -> Result<Minter, ConfigErrors> {
+        if JwtAuthenticator::from_vars(&variable)?.is_insecure() {
+            return Ok(Minter::unsigned());
+        }
+        let algorithm = algorithm(variable(ALG)).expect("it was just read");
+        if !algorithm.is_symmetric() {
+            return Err(ConfigErrors(vec![error(
+                KEY,
+                format!(
+                    "is a public key for AUTH_JWT_ALG={algorithm}: it verifies, it does not sign"
+                ),
+            )]));
+        }
+        let key = variable(KEY).expect("it was just read");
+        let base64 = variable(KEY_IS_BASE64).is_some_and(|value| is_true(&value));
+        let secret = secret(&key, base64).expect("it was just read");
+        Ok(Minter::from_secret(algorithm, &secret).expect("it was just read"))
+    }
+}
+
 fn error(variable: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError { variable, reason: reason.into() }
 }
@@ -149,15 +176,21 @@ fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
     })
 }
 
+/// The bytes of a shared secret.
+fn secret(key: &str, base64: bool) -> Result<Cow<'_, [u8]>, ConfigError> {
+    match base64 {
+        false => Ok(Cow::Borrowed(key.as_bytes())),
+        true => {
+            let secret = BASE64.decode(key.trim());
+            secret.map(Cow::Owned).map_err(|_| error(KEY, "has invalid base64 encoding"))
+        }
+    }
+}
+
 fn parse_key(algorithm: Algorithm, key: &str, base64: bool) -> Result<Key, ConfigError> {
-    let parsed = if !algorithm.is_symmetric() {
-        Key::from_pem(algorithm, key.as_bytes())
-    } else if base64 {
-        let secret = BASE64.decode(key.trim());
-        let secret = secret.map_err(|_| error(KEY, "has invalid base64 encoding"))?;
-        Key::from_secret(algorithm, &secret)
-    } else {
-        Key::from_secret(algorithm, key.as_bytes())
+    let parsed = match algorithm.is_symmetric() {
+        true => Key::from_secret(algorithm, &secret(key, base64)?),
+        false => Key::from_pem(algorithm, key.as_bytes()),
     };
     parsed.map_err(|reason| match reason {
         KeyError::TooShort { .. } => error(KEY, reason.to_string()),

@@ -1,0 +1,216 @@
+//! `satellite connect`: the handshake, step by step.
+
+use std::{
+    io::Read,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use electric_satellite::{
+    client::{Client, ConnectError},
+    session::{Cause, ClientId, Close, End, Token, Violation},
+    transport::CallFailure,
+    wire::{
+        ReplyError, Version,
+        proto::{SatErrorResp, SatInStartReplicationReq, sat_error_resp::ErrorCode},
+    },
+};
+use serde_json::json;
+
+use super::fail;
+
+#[derive(Args)]
+pub(super) struct Connect {
+    /// Where the service is, such as ws://localhost:5133.
+    url: String,
+    /// The token to present; - reads it from standard input.
+    #[arg(long, env = "SATELLITE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
+    token: String,
+    /// The client id to present; a random one unless given.
+    #[arg(long, value_name = "ID")]
+    client_id: Option<String>,
+    /// The protocol version to offer, from 0.6 to 0.12.
+    #[arg(long, value_name = "VERSION", default_value = "0.12")]
+    protocol: String,
+    /// The newest migration that this client has, if any.
+    #[arg(long, value_name = "VERSION")]
+    schema_version: Option<String>,
+    /// How long each step may take, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    timeout: u64,
+    /// Print one JSON object instead of lines for people.
+    #[arg(long)]
+    json: bool,
+}
+
+/// A step that is done.
+struct Step {
+    name: &'static str,
+    detail: String,
+    took: Duration,
+}
+
+/// Prints steps as they are done, or keeps them for the end.
+struct Report {
+    json: bool,
+    steps: Vec<Step>,
+    started: Instant,
+}
+
+impl Report {
+    fn done(&mut self, name: &'static str, detail: String) {
+        let took = self.started.elapsed();
+        if !self.json {
+            println!("{name:<14}{:>8.1} ms  {detail}", took.as_secs_f64() * 1000.0);
+        }
+        self.steps.push(Step { name, detail, took });
+        self.started = Instant::now();
+    }
+
+    fn finish(self, outcome: Result<(), String>) -> ExitCode {
+        if self.json {
+            let steps: Vec<_> = self
+                .steps
+                .iter()
+                .map(|step| {
+                    let ms = step.took.as_secs_f64() * 1000.0;
+                    json!({ "step": step.name, "detail": step.detail, "ms": ms })
+                })
+                .collect();
+            let error = outcome.as_ref().err();
+            println!("{}", json!({ "ok": error.is_none(), "steps": steps, "error": error }));
+        } else if let Err(reason) = &outcome {
+            eprintln!("{:<14}{reason}", "failed");
+        }
+        if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+impl Connect {
+    pub(super) fn run(self) -> ExitCode {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return fail(format!("Cannot start: {error}")),
+        };
+        let mut report = Report { json: self.json, steps: vec![], started: Instant::now() };
+        let outcome = runtime.block_on(self.steps(&mut report));
+        report.finish(outcome)
+    }
+
+    async fn steps(&self, report: &mut Report) -> Result<(), String> {
+        let version: Version = format!("electric.{}", self.protocol)
+            .parse()
+            .map_err(|_| "--protocol takes a version such as 0.12".to_owned())?;
+        let client_id = match &self.client_id {
+            Some(id) => ClientId::new(id.as_str()).map_err(|error| error.to_string())?,
+            None => ClientId::random(),
+        };
+        let token = self.token()?;
+        let timeout = Duration::from_secs(self.timeout);
+        let client = Client::new(&self.url)
+            .map_err(|error| format!("{}: {error}", self.url))?
+            .with_version(version)
+            .with_timeout(timeout);
+
+        report.started = Instant::now();
+        let stream = client.dial().await.map_err(|error| self.explain(&error))?;
+        let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
+        report.done("connected", peer);
+        let upgraded = client.upgrade(stream).await.map_err(|error| self.explain(&error))?;
+        report.done("upgraded", upgraded.version().to_string());
+        let connection =
+            upgraded.authenticate(&client_id, token).await.map_err(|error| self.explain(&error))?;
+        let server_id = connection.server_id();
+        report.done("authenticated", format!("client {client_id}, server {server_id:?}"));
+        let start = SatInStartReplicationReq {
+            schema_version: self.schema_version.clone(),
+            ..Default::default()
+        };
+        let started = connection
+            .call(start, timeout)
+            .await
+            .map_err(|failure| explain_call(&failure, connection.end()))?;
+        if let Some(error) = started.err {
+            let code = error.code().as_str_name();
+            return Err(format!(
+                "the service did not start replication: {code}: {:?}",
+                error.message
+            ));
+        }
+        let window = match started.unacked_window_size {
+            Some(window) => format!("{window} transactions may be unacknowledged"),
+            None => "no limit on unacknowledged transactions".to_owned(),
+        };
+        report.done("replicating", window);
+        connection.close(Close::NORMAL);
+        connection.closed().await;
+        Ok(())
+    }
+
+    fn token(&self) -> Result<Token, String> {
+        let text = if self.token == "-" {
+            let mut text = String::new();
+            std::io::stdin()
+                .read_to_string(&mut text)
+                .map_err(|error| format!("cannot read the token: {error}"))?;
+            text
+        } else {
+            self.token.clone()
+        };
+        Token::new(text.trim()).map_err(|error| error.to_string())
+    }
+
+    /// What went wrong, and what to do about it.
+    fn explain(&self, error: &ConnectError) -> String {
+        match error {
+            ConnectError::Unreachable(error) => {
+                format!("no service answers at {}: {error}. Is it running?", self.url)
+            }
+            ConnectError::UpgradeRefused { status, body } => {
+                format!("the service refused the upgrade with HTTP {status}: {}", body.trim())
+            }
+            ConnectError::UpgradeFailed(error) => {
+                format!("what answers at {} is no Satellite service: {error}", self.url)
+            }
+            ConnectError::Ended(End { cause: Cause::RefusedByServer(error), .. }) => {
+                explain_refusal(error)
+            }
+            ConnectError::Ended(End {
+                cause: Cause::Violation(Violation::AuthTimeout), ..
+            }) => {
+                format!("the service did not answer the auth request within {} s", self.timeout)
+            }
+            ConnectError::Ended(End { cause: Cause::Peer(close), .. }) => format!(
+                "the service closed the connection during authentication ({})",
+                close.as_ref().map_or("no reason given".to_owned(), Close::to_string)
+            ),
+            error => error.to_string(),
+        }
+    }
+}
+
+fn explain_refusal(error: &SatErrorResp) -> String {
+    match error.error_type() {
+        ErrorCode::AuthRequired => match error.text() {
+            Some(reason) => format!("the service did not accept the token: {reason}"),
+            None => "the service did not accept the token; its log says why".to_owned(),
+        },
+        ErrorCode::InvalidRequest => "the service refused the auth request: the client id or the \
+             token is empty, or this client id is connected already"
+            .to_owned(),
+        _ => format!("the service refused the auth request: {error}"),
+    }
+}
+
+fn explain_call(failure: &CallFailure, end: Option<&End>) -> String {
+    match (failure, end) {
+        (CallFailure::Reply(ReplyError::Refused(error)), _) => {
+            format!("the service refused to start replication: {error}")
+        }
+        (CallFailure::Ended, Some(end)) => {
+            format!("the connection ended before replication started: {}", end.cause)
+        }
+        (failure, _) => format!("replication did not start: {failure}"),
+    }
+}

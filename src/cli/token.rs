@@ -1,0 +1,95 @@
+//! `satellite token`: prints a token.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use clap::Args;
+use electric_satellite::{
+    auth::{Algorithm, Minter},
+    session::UnixTime,
+};
+use serde_json::{Map, Value, json};
+
+use super::{Auth, fail};
+
+#[derive(Args)]
+pub(super) struct MintToken {
+    #[command(flatten)]
+    auth: Auth,
+    /// The user that the token speaks for.
+    #[arg(long, value_name = "USER")]
+    sub: String,
+    /// How long the token is valid, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, allow_negative_numbers = true)]
+    expires_in: i64,
+    /// More claims, as a JSON object. They win over those that are set otherwise; null removes.
+    #[arg(long, value_name = "JSON")]
+    claims: Option<String>,
+    /// A file with the private key in PEM, for the algorithms with a public key.
+    #[arg(long, value_name = "FILE")]
+    private_key: Option<PathBuf>,
+    /// The key id to name in the header.
+    #[arg(long, value_name = "KID")]
+    kid: Option<String>,
+}
+
+impl MintToken {
+    pub(super) fn run(self) -> ExitCode {
+        match self.mint() {
+            Ok(token) => {
+                println!("{token}");
+                ExitCode::SUCCESS
+            }
+            Err(reason) => fail(reason),
+        }
+    }
+
+    fn mint(&self) -> Result<String, String> {
+        let minter = self.minter()?;
+        let minter = match &self.kid {
+            Some(kid) => minter.with_kid(kid),
+            None => minter,
+        };
+        let token = minter.mint(&self.all_claims()?).map_err(|error| error.to_string())?;
+        Ok(token.expose().to_owned())
+    }
+
+    /// Signs as the service with the same variables verifies.
+    fn minter(&self) -> Result<Minter, String> {
+        if let Some(file) = &self.private_key {
+            let algorithm = self.auth.auth_jwt_alg.as_deref().unwrap_or_default();
+            let algorithm: Algorithm = algorithm
+                .parse()
+                .map_err(|_| format!("AUTH_JWT_ALG={algorithm} names no algorithm to sign with"))?;
+            let pem = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            return Minter::from_pem(algorithm, &pem)
+                .map_err(|error| format!("{} {error}", file.display()));
+        }
+        Minter::from_vars(|variable| self.auth.lookup(variable)).map_err(|errors| {
+            format!("{errors}\nA private key to sign with is given by --private-key FILE")
+        })
+    }
+
+    fn all_claims(&self) -> Result<Value, String> {
+        let now = UnixTime::now().as_secs();
+        let mut claims = Map::new();
+        let set = |variable| self.auth.lookup(variable).filter(|value| !value.trim().is_empty());
+        match set("AUTH_JWT_NAMESPACE") {
+            Some(namespace) => claims.insert(namespace, json!({ "sub": self.sub })),
+            None => claims.insert("sub".into(), json!(self.sub)),
+        };
+        claims.insert("iat".into(), json!(now));
+        claims.insert("exp".into(), json!(now.saturating_add(self.expires_in)));
+        for (variable, claim) in [("AUTH_JWT_ISS", "iss"), ("AUTH_JWT_AUD", "aud")] {
+            if let Some(value) = set(variable) {
+                claims.insert(claim.into(), json!(value));
+            }
+        }
+        if let Some(more) = &self.claims {
+            let more: Map<String, Value> = serde_json::from_str(more)
+                .map_err(|error| format!("--claims is no JSON object: {error}"))?;
+            claims.extend(more);
+            claims.retain(|_, value| !value.is_null());
+        }
+        Ok(Value::Object(claims))
+    }
+}

@@ -1,0 +1,424 @@
+//! What an application holds: a connection whose peer is known.
+
+use std::{fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
+
+use tokio::{sync::oneshot, time::timeout};
+
+use crate::{
+    session::{
+        AuthenticatedClient, AuthenticatedServer, CallError, CallId, ClientId, Close, End,
+        Identity, Question, SendError,
+    },
+    wire::{
+        Call, Message, Reply, ReplyError, Request, Version,
+        proto::{
+            SatErrorResp, SatInStartReplicationReq, SatInStopReplicationReq, SatSubsReq,
+            SatUnsubsReq, sat_error_resp::ErrorCode,
+        },
+    },
+};
+
+use super::{Shared, Unread};
+
+/// A connection on which the handshake is over: it cannot be had before, and who is at the other
+/// end does not change while it lives.
+///
+/// The peer is an [`AuthenticatedClient`] on a server, an [`AuthenticatedServer`] on a client.
+/// [`Connection::split`] gives two halves for concurrent use. When the last of them is dropped,
+/// the connection is closed normally.
+pub struct Connection<P> {
+    sender: Sender<P>,
+    receiver: Receiver<P>,
+}
+
+/// The half of a connection that sends messages and makes calls. Its clones share it.
+pub struct Sender<P> {
+    guard: Arc<Guard<P>>,
+}
+
+/// The half of a connection that receives.
+pub struct Receiver<P> {
+    guard: Arc<Guard<P>>,
+}
+
+/// Closes the connection when nobody holds it any more.
+struct Guard<P>(Arc<Shared<P>>);
+
+impl<P> Drop for Guard<P> {
+    fn drop(&mut self) {
+        self.0.close(Close::NORMAL);
+    }
+}
+
+/// What arrives on a connection, in the order in which it was sent.
+///
+/// A call comes with the means to answer it. A client receives only the first two calls.
+pub enum Event<P> {
+    /// A message of the stream. To a client, this may be an error that is no answer to a call.
+    Message(Message),
+    /// The peer asks for the stream in its direction to start.
+    StartReplication(SatInStartReplicationReq, Responder<SatInStartReplicationReq, P>),
+    /// The peer asks for it to stop.
+    StopReplication(SatInStopReplicationReq, Responder<SatInStopReplicationReq, P>),
+    /// A client asks for the rows of some shapes.
+    Subscribe(SatSubsReq, Responder<SatSubsReq, P>),
+    /// A client gives subscriptions up.
+    Unsubscribe(SatUnsubsReq, Responder<SatUnsubsReq, P>),
+}
+
+impl<P> Connection<P> {
+    pub(super) fn new(shared: Arc<Shared<P>>) -> Connection<P> {
+        let guard = Arc::new(Guard(shared));
+        Connection { sender: Sender { guard: Arc::clone(&guard) }, receiver: Receiver { guard } }
+    }
+
+    /// Who is at the other end.
+    pub fn peer(&self) -> &P {
+        self.sender.peer()
+    }
+
+    /// The negotiated protocol version.
+    pub fn version(&self) -> Version {
+        self.sender.guard.0.version
+    }
+
+    /// How the connection ended, once it has.
+    pub fn end(&self) -> Option<&End> {
+        self.sender.end()
+    }
+
+    /// Waits for what arrives next; nothing once the connection has ended. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Event<P>> {
+        self.receiver.recv().await
+    }
+
+    /// See [`Sender::send`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        self.sender.send(message).await
+    }
+
+    /// See [`Sender::call`].
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn call<C: Call>(
+        &self,
+        request: C,
+        within: Duration,
+    ) -> Result<C::Reply, CallFailure> {
+        self.sender.call(request, within).await
+    }
+
+    /// See [`Sender::fail`].
+    pub fn fail(&self, error: SatErrorResp) {
+        self.sender.fail(error);
+    }
+
+    /// See [`Sender::close`].
+    pub fn close(&self, close: Close) {
+        self.sender.close(close);
+    }
+
+    /// See [`Sender::closed`].
+    pub async fn closed(&self) -> &End {
+        self.sender.closed().await
+    }
+
+    /// How the connection will have ended, to be looked at when it is gone.
+    pub(crate) fn ending(&self) -> Ending<P> {
+        Ending(Arc::clone(&self.sender.guard.0))
+    }
+
+    /// Two halves, for concurrent use.
+    pub fn split(self) -> (Sender<P>, Receiver<P>) {
+        (self.sender, self.receiver)
+    }
+}
+
+impl Connection<AuthenticatedClient> {
+    /// The id that the client presented.
+    pub fn client_id(&self) -> &ClientId {
+        &self.peer().client_id
+    }
+
+    /// The identity that the client's token proved.
+    pub fn identity(&self) -> &Identity {
+        self.peer().verified.identity()
+    }
+}
+
+impl Connection<AuthenticatedServer> {
+    /// The instance id that the server answered with. It may be empty.
+    pub fn server_id(&self) -> &str {
+        &self.peer().server_id
+    }
+}
+
+impl<P> Receiver<P> {
+    /// Waits for what arrives next; nothing once the connection has ended and all that arrived
+    /// before is read. Cancel-safe.
+    pub async fn recv(&mut self) -> Option<Event<P>> {
+        let shared = &self.guard.0;
+        loop {
+            if let Some(unread) = self.next_unread() {
+                return Some(self.event(unread));
+            }
+            if shared.end.get().is_some() {
+                // What arrived between the two looks.
+                return self.next_unread().map(|unread| self.event(unread));
+            }
+            shared.readable.notified().await;
+        }
+    }
+
+    /// How the connection ended, once it has.
+    pub fn end(&self) -> Option<&End> {
+        self.guard.0.end.get()
+    }
+
+    fn next_unread(&self) -> Option<Unread> {
+        let shared = &self.guard.0;
+        let mut live = shared.lock();
+        let was_full = live.unread.len() == shared.max_unread_messages;
+        let unread = live.unread.pop_front();
+        if was_full {
+            shared.wake.notify_one();
+        }
+        unread
+    }
+
+    fn event(&self, unread: Unread) -> Event<P> {
+        let (request, question) = match unread {
+            Unread::Message(message) => return Event::Message(message),
+            Unread::Call(request, question) => (request, question),
+        };
+        let shared = &self.guard.0;
+        match request {
+            Request::StartReplication(request) => {
+                Event::StartReplication(request, Responder::new(shared, question))
+            }
+            Request::StopReplication(request) => {
+                Event::StopReplication(request, Responder::new(shared, question))
+            }
+            Request::Subscribe(request) => {
+                Event::Subscribe(request, Responder::new(shared, question))
+            }
+            Request::Unsubscribe(request) => {
+                Event::Unsubscribe(request, Responder::new(shared, question))
+            }
+            Request::Authenticate(_) => unreachable!("a session answers these itself"),
+        }
+    }
+}
+
+/// Knows how a connection ended, without keeping it open.
+pub(crate) struct Ending<P>(Arc<Shared<P>>);
+
+impl<P> Ending<P> {
+    pub(crate) fn get(&self) -> Option<&End> {
+        self.0.end.get()
+    }
+}
+
+impl<P> Clone for Sender<P> {
+    fn clone(&self) -> Sender<P> {
+        Sender { guard: Arc::clone(&self.guard) }
+    }
+}
+
+impl<P> Sender<P> {
+    /// Who is at the other end.
+    pub fn peer(&self) -> &P {
+        &self.guard.0.peer
+    }
+
+    /// How the connection ended, once it has.
+    pub fn end(&self) -> Option<&End> {
+        self.guard.0.end.get()
+    }
+
+    /// Sends a message of the stream. Waits while too much is unsent
+    /// ([`max_unsent_bytes`](super::Limits::max_unsent_bytes)); if dropped before it is done,
+    /// nothing was sent.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`]; nothing was sent.
+    pub async fn send(&self, message: impl Into<Message>) -> Result<(), SendError> {
+        let message = message.into();
+        let shared = &self.guard.0;
+        let length = message.encoded_len();
+        loop {
+            let mut room = pin!(shared.sendable.notified());
+            room.as_mut().enable();
+            {
+                let mut live = shared.lock();
+                if live.unsent + live.unflushed < shared.max_unsent_bytes {
+                    live.session.send(message)?;
+                    live.unsent += length;
+                    break;
+                }
+            }
+            if shared.end.get().is_some() {
+                return Err(SendError::Ended);
+            }
+            room.await;
+        }
+        shared.wake.notify_one();
+        Ok(())
+    }
+
+    /// Calls the peer and waits for its answer, so long. If dropped before it is done, the answer
+    /// is ignored when it comes.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn call<C: Call>(
+        &self,
+        request: C,
+        within: Duration,
+    ) -> Result<C::Reply, CallFailure> {
+        let shared = &self.guard.0;
+        let (caller, answer) = oneshot::channel();
+        let id = {
+            let mut live = shared.lock();
+            let id = live.session.call(request.into()).map_err(CallFailure::NotSent)?;
+            live.calls.insert(id, caller);
+            id
+        };
+        shared.wake.notify_one();
+        let _waiting = Waiting { shared, id };
+        match timeout(within, answer).await {
+            Err(_) => Err(CallFailure::TimedOut),
+            Ok(Err(_)) | Ok(Ok(Err(CallError::Ended))) => Err(CallFailure::Ended),
+            Ok(Ok(Err(CallError::Reply(error)))) => Err(CallFailure::Reply(error)),
+            Ok(Ok(Ok(reply))) => {
+                Ok(C::reply(reply).expect("a reply is decoded as its call's method"))
+            }
+        }
+    }
+
+    /// Reports an error that is no answer to a call, and closes as every error is closed (1007).
+    /// Does nothing if the connection has ended.
+    pub fn fail(&self, error: SatErrorResp) {
+        let shared = &self.guard.0;
+        shared.lock().session.close(Some(error), Close::AFTER_ERROR);
+        shared.wake.notify_one();
+    }
+
+    /// Closes the connection. Does nothing if it has ended.
+    pub fn close(&self, close: Close) {
+        self.guard.0.close(close);
+    }
+
+    /// Waits until the connection has ended, and its last words are through or given up
+    /// ([`close_timeout`](super::Limits::close_timeout)). Cancel-safe.
+    pub async fn closed(&self) -> &End {
+        let shared = &self.guard.0;
+        shared.finished.wait().await;
+        shared.end.wait().await
+    }
+}
+
+/// A call that is waited for. Dropping it forgets the call.
+struct Waiting<'a, P> {
+    shared: &'a Shared<P>,
+    id: CallId,
+}
+
+impl<P> Drop for Waiting<'_, P> {
+    fn drop(&mut self) {
+        let mut live = self.shared.lock();
+        if live.calls.remove(&self.id).is_some() {
+            live.session.forget(self.id);
+        }
+    }
+}
+
+/// Why a call has no positive answer.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum CallFailure {
+    /// The call was not sent.
+    #[error("not sent: {0}")]
+    NotSent(SendError),
+    /// No answer came in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The peer answered, but not positively.
+    #[error(transparent)]
+    Reply(ReplyError),
+    /// The connection ended before the answer came.
+    #[error("the connection ended before the answer came")]
+    Ended,
+}
+
+/// The means to answer one call of the peer, once. Dropped without an answer, it refuses with
+/// INTERNAL.
+///
+/// On a server, every refusal ends the connection, as published clients expect; a subscription
+/// is better refused by the `err` of its positive reply. Once the connection has ended, answers
+/// do nothing.
+#[must_use = "dropping it refuses the call"]
+pub struct Responder<C: Call, P> {
+    shared: Arc<Shared<P>>,
+    question: Option<Question>,
+    call: PhantomData<fn(C)>,
+}
+
+impl<C: Call, P> Responder<C, P> {
+    fn new(shared: &Arc<Shared<P>>, question: Question) -> Responder<C, P> {
+        Responder { shared: Arc::clone(shared), question: Some(question), call: PhantomData }
+    }
+
+    /// Answers positively.
+    pub fn reply(mut self, reply: C::Reply) {
+        self.answer(Ok(reply.into()));
+    }
+
+    /// Answers with an error.
+    pub fn refuse(mut self, error: SatErrorResp) {
+        self.answer(Err(error));
+    }
+
+    fn answer(&mut self, answer: Result<Reply, SatErrorResp>) {
+        if let Some(question) = self.question.take() {
+            // The reply's type is the method's, so only an ended connection can refuse it.
+            let _ = self.shared.lock().session.answer(question, answer);
+            self.shared.wake.notify_one();
+        }
+    }
+}
+
+impl<C: Call, P> Drop for Responder<C, P> {
+    fn drop(&mut self) {
+        self.answer(Err(SatErrorResp::of(ErrorCode::Internal)));
+    }
+}
+
+impl<P: fmt::Debug> fmt::Debug for Connection<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("peer", self.peer())
+            .field("version", &self.version())
+            .field("end", &self.end())
+            .finish()
+    }
+}
+
+impl<P> fmt::Debug for Event<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Message(message) => write!(f, "Message({})", message.name()),
+            Event::StartReplication(request, _) => request.fmt(f),
+            Event::StopReplication(request, _) => request.fmt(f),
+            Event::Subscribe(request, _) => request.fmt(f),
+            Event::Unsubscribe(request, _) => request.fmt(f),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! A WebSocket as a session's driver needs it.
+
+use std::{
+    future::poll_fn,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use futures_util::{SinkExt, StreamExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    time::timeout,
+};
+use tokio_tungstenite::{
+    WebSocketStream,
+    tungstenite::{
+        Error, Message,
+        error::ProtocolError,
+        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+    },
+};
+
+use crate::session::{Close, Fault, Input};
+
+use super::Limits;
+
+/// The WebSocket, what of it is unflushed, and the limit that holds now.
+pub(crate) struct Socket<S> {
+    stream: WebSocketStream<S>,
+    flushed: bool,
+    max_message: usize,
+    close_timeout: std::time::Duration,
+}
+
+/// The configuration of the library that these limits ask for.
+pub(crate) fn config(limits: &Limits) -> WebSocketConfig {
+    WebSocketConfig::default()
+        // Allocated for every connection, and cleared at every read.
+        .read_buffer_size(limits.read_buffer)
+        .max_message_size(Some(limits.max_message))
+        .max_frame_size(Some(limits.max_message))
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
+    /// A WebSocket before authentication.
+    pub(crate) fn new(stream: WebSocketStream<S>, limits: &Limits) -> Socket<S> {
+        Socket {
+            stream,
+            flushed: true,
+            max_message: limits.max_message_before_auth,
+            close_timeout: limits.close_timeout,
+        }
+    }
+
+    /// Messages may have this size from now on, up to what the WebSocket was configured with.
+    pub(super) fn max_message_now(&mut self, bytes: usize) {
+        self.max_message = bytes;
+    }
+
+    /// Whether everything fed has left.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.flushed
+    }
+
+    /// Queues a binary message, to be sent while [`Socket::next`] is awaited. An error shows
+    /// there as well.
+    pub(super) fn feed(&mut self, payload: Bytes) {
+        self.flushed = false;
+        let _ = self.stream.start_send_unpin(Message::Binary(payload));
+    }
+
+    /// Sends what is queued and, if input is wanted, waits for some. Returns without input when
+    /// everything queued has left. Cancel-safe.
+    pub(super) async fn next(&mut self, wants_input: bool) -> Option<Input> {
+        poll_fn(|cx| {
+            if !self.flushed
+                && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
+            {
+                self.flushed = true;
+                return Poll::Ready(flushed.err().map(|error| failed(&error)));
+            }
+            self.poll_input(cx, wants_input).map(Some)
+        })
+        .await
+    }
+
+    fn poll_input(&mut self, cx: &mut Context<'_>, wants_input: bool) -> Poll<Input> {
+        if !wants_input {
+            return Poll::Pending;
+        }
+        loop {
+            let Some(message) = ready!(self.stream.poll_next_unpin(cx)) else {
+                return Poll::Ready(Input::Closed(None));
+            };
+            return Poll::Ready(match message {
+                // The library has answered a ping.
+                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
+                Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
+                    Input::Fault(Fault::TooLarge)
+                }
+                Ok(Message::Binary(payload)) => Input::Binary(payload.into()),
+                Ok(Message::Text(_)) => Input::Fault(Fault::Text),
+                Ok(Message::Close(frame)) => Input::Closed(frame.map(|frame| Close {
+                    code: frame.code.into(),
+                    reason: frame.reason.as_str().to_owned().into(),
+                })),
+                Err(error) => failed(&error),
+            });
+        }
+    }
+
+    /// Sends the close, or echoes the peer's, and lets the peer read it.
+    ///
+    /// A socket that is closed with input unread is reset, which loses what the peer has not read
+    /// yet; so the sending side is shut, and what still arrives is read and thrown away.
+    pub(super) async fn finish(&mut self, close: Option<&Close>) {
+        let last_words = async {
+            match close {
+                Some(Close { code, reason }) => {
+                    let code = CloseCode::from(*code);
+                    let reason = reason.as_ref().into();
+                    self.stream.close(Some(CloseFrame { code, reason })).await.ok();
+                }
+                None => drop(self.stream.flush().await),
+            }
+            let stream = self.stream.get_mut();
+            stream.shutdown().await.ok();
+            let mut discarded = vec![0; 4096];
+            while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
+        };
+        let _ = timeout(self.close_timeout, last_words).await;
+    }
+}
+
+/// What an error of the WebSocket library means to a session.
+fn failed(error: &Error) -> Input {
+    match error {
+        Error::Capacity(_) => Input::Fault(Fault::TooLarge),
+        Error::Utf8(_) => Input::Fault(Fault::NotUtf8),
+        // A peer that vanishes is reported as a breach of the protocol.
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Input::Closed(None),
+        Error::Protocol(_) => Input::Fault(Fault::Protocol),
+        _ => Input::Closed(None),
+    }
+}
