@@ -1,4 +1,31 @@
 //! The Satellite protocol of ElectricSQL: authenticated replication sessions over WebSocket.
+//!
+//! Three kinds of programs stand on this crate: sync services embed [`server`], applications
+//! connect with [`client`], and tests of either drive [`session`] without any I/O. The path of
+//! one auth request is the way to read it, and each module uses only those before it:
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`wire`] | frames, messages, calls, versions: bytes to types and back |
+//! | [`session`] | the handshake and what follows, as state machines without I/O or clock |
+//! | [`auth`] | the verdict on a token |
+//! | [`transport`] | drives a session over a WebSocket; [`Connection`](transport::Connection) |
+//! | [`server`] | upgrade, authentication, accept loop |
+//! | [`client`] | upgrade, authentication |
+//!
+//! A [`Connection`](transport::Connection) exists only once the handshake is over, and who is at
+//! its other end does not change.
+//!
+//! # Features
+//!
+//! `cli` (off by default) adds the `satellite` binary.
+//!
+//! # Logging
+//!
+//! Events go to [`tracing`]; none holds a token or a value of a row. The WebSocket library below
+//! logs whole payloads at trace level, tokens included, to the targets `tungstenite` and
+//! `tokio_tungstenite`: keep those at debug or above.
+
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
 
@@ -8,3 +35,8 @@ pub mod server;
 pub mod session;
 pub mod transport;
 pub mod wire;
+
+/// The README's examples, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
