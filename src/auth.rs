@@ -4,13 +4,21 @@
 //! JSON Web Tokens, configured by hand or from Electric's own variables
 //! ([`JwtAuthenticator::from_vars`]).
 
+mod cache;
 mod claims;
 mod config;
+mod explain;
 mod json;
+#[cfg(feature = "jwks-http")]
+mod jwks_http;
 mod keys;
+mod keyset;
 mod mint;
+mod replay;
+mod revocation;
+mod source;
 
-use std::{future::Future, sync::Arc};
+use std::{fmt, future::Future, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 
@@ -18,10 +26,22 @@ use crate::session::{AuthRequest, Refusal, Token, UnixTime, Verified};
 
 use json::Value;
 
+use cache::{CachedToken, TokenCache, token_digest};
+use claims::Judged;
+use keyset::Snapshot;
+use source::Source;
+
 pub use claims::ClaimRules;
-pub use config::{ConfigError, ConfigErrors};
+pub use config::{ConfigError, ConfigErrors, VARIABLES, Variable};
+pub use explain::Finding;
+#[cfg(feature = "jwks-http")]
+pub use jwks_http::{JwksUrl, JwksUrlError, Timing};
 pub use keys::{Algorithm, Key, KeyError, UnknownAlgorithm};
+pub use keyset::{KeyRing, KeySet, KeySetError, Lookup};
 pub use mint::{MintError, Minter};
+pub use replay::{InProcessReplayGuard, ReplayAnswer, ReplayError, ReplayGuard, TokenUse};
+pub use revocation::{RevocationList, Revocations, Revoked};
+pub use source::{FileError, KeyFile, RevocationFile};
 
 /// Decides whether a client may in, and who it is.
 ///
@@ -42,8 +62,7 @@ pub use mint::{MintError, Minter};
 ///         if request.token().expose() != self.0 {
 ///             return Err(AuthError::InvalidSignature);
 ///         }
-///         let user_id = request.client_id().as_str().to_owned();
-///         Ok(Verified::vouched_for_by_authenticator(Identity { user_id, expires_at: None }))
+///         Ok(Verified::vouched_for_by_authenticator(Identity::new(request.client_id().as_str())))
 ///     }
 /// }
 /// ```
@@ -58,9 +77,20 @@ pub trait Authenticator: Send + Sync + 'static {
         request: &AuthRequest,
         now: UnixTime,
     ) -> impl Future<Output = Result<Verified, AuthError>> + Send;
+
+    /// What has to go on while the authenticator is used, such as reading keys again when they
+    /// change. [`Server::serve`](crate::server::Server::serve) runs it; whoever serves otherwise
+    /// runs it on a task of its own. By default, nothing.
+    fn keep_fresh(&self) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 impl<A: Authenticator> Authenticator for Arc<A> {
+    fn keep_fresh(&self) -> impl Future<Output = ()> + Send {
+        A::keep_fresh(self)
+    }
+
     fn authenticate(
         &self,
         request: &AuthRequest,
@@ -86,6 +116,9 @@ pub enum AuthError {
     /// Its header names another algorithm than the configured one.
     #[error("Signing algorithm mismatch")]
     AlgorithmMismatch,
+    /// Its header names a key that is not among the configured ones.
+    #[error("Unknown signing key")]
+    UnknownKey,
     /// Its signature is not the configured key's.
     #[error("Invalid token signature")]
     InvalidSignature,
@@ -110,9 +143,12 @@ pub enum AuthError {
     /// No user is named, or not by a text that is not blank.
     #[error("Missing or invalid 'user_id'")]
     UserId,
-    /// No verdict came in time.
-    #[error("no verdict within the deadline")]
-    TimedOut,
+    /// It works once, and has been used.
+    #[error("Token was used before")]
+    Used,
+    /// It, or its user, is not accepted any more.
+    #[error("Token is revoked")]
+    Revoked,
     /// The authenticator could not tell, which is not the client's fault.
     #[error("authentication is unavailable")]
     Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -123,14 +159,18 @@ impl From<&AuthError> for Refusal {
     fn from(error: &AuthError) -> Refusal {
         match error {
             AuthError::Malformed(_) | AuthError::Unsupported(_) => Refusal::Malformed,
-            AuthError::AlgorithmMismatch | AuthError::InvalidSignature => Refusal::Signature,
+            AuthError::AlgorithmMismatch | AuthError::UnknownKey | AuthError::InvalidSignature => {
+                Refusal::Signature
+            }
+            AuthError::Used => Refusal::Used,
+            AuthError::Revoked => Refusal::Revoked,
             AuthError::Expired | AuthError::TooOld => Refusal::Expired,
             AuthError::NotYetValid => Refusal::NotYetValid,
             AuthError::MissingClaim(_)
             | AuthError::InvalidClaim(_)
             | AuthError::LifetimeTooLong
             | AuthError::UserId => Refusal::Claims,
-            AuthError::TimedOut | AuthError::Unavailable(_) => Refusal::Unavailable,
+            AuthError::Unavailable(_) => Refusal::Unavailable,
         }
     }
 }
@@ -156,43 +196,134 @@ impl From<&AuthError> for Refusal {
 /// assert_eq!(verified.identity().user_id, "user-1");
 /// # Ok::<_, Box<dyn std::error::Error>>(())
 /// ```
-#[derive(Debug)]
 pub struct JwtAuthenticator {
     /// Nothing in insecure mode.
-    key: Option<Key>,
+    keys: Option<KeyRing>,
     rules: ClaimRules,
+    replay_guard: Option<Arc<dyn ReplayGuard>>,
+    revocations: Option<Arc<dyn Revocations>>,
+    cache: Option<TokenCache>,
+    sources: Vec<Source>,
 }
 
 impl JwtAuthenticator {
-    /// Signed tokens only: production.
-    pub fn secure(key: Key, rules: ClaimRules) -> JwtAuthenticator {
-        JwtAuthenticator { key: Some(key), rules }
+    /// Signed tokens only: production. The keys may be exchanged while they are used.
+    pub fn secure(keys: impl Into<KeyRing>, rules: ClaimRules) -> JwtAuthenticator {
+        JwtAuthenticator::new(Some(keys.into()), rules)
     }
 
     /// Unsigned tokens too: development. The header and the signature are not looked at, `iss`
     /// and `aud` are ignored, and `iat`, `nbf` and `exp` are judged if they are there.
     pub fn insecure(namespace: Option<String>) -> JwtAuthenticator {
         let rules = ClaimRules { namespace, times_required: false, ..Default::default() };
-        JwtAuthenticator { key: None, rules }
+        JwtAuthenticator::new(None, rules)
+    }
+
+    fn new(keys: Option<KeyRing>, rules: ClaimRules) -> JwtAuthenticator {
+        JwtAuthenticator {
+            keys,
+            rules,
+            replay_guard: None,
+            revocations: None,
+            cache: None,
+            sources: vec![],
+        }
+    }
+
+    /// Accepts each token once. It must have an id (`jti`) and an end (`exp`) then. The cache, if
+    /// there is one, is given up.
+    pub fn with_replay_guard(mut self, guard: impl ReplayGuard) -> JwtAuthenticator {
+        self.rules.token_id_required = true;
+        JwtAuthenticator { replay_guard: Some(Arc::new(guard)), cache: None, ..self }
+    }
+
+    /// Refuses what is revoked.
+    pub fn with_revocations(self, revocations: impl Revocations) -> JwtAuthenticator {
+        JwtAuthenticator { revocations: Some(Arc::new(revocations)), ..self }
+    }
+
+    /// Remembers so many verified tokens, so that clients that reconnect with the same ones cost
+    /// a hash instead of a verification. The times of a token and its revocation are judged at
+    /// every use, and an exchange of keys makes every token be verified again. With a replay
+    /// guard there is no cache: no token comes twice.
+    pub fn with_cache(self, tokens: usize) -> JwtAuthenticator {
+        let cache = self.replay_guard.is_none().then(|| TokenCache::new(tokens));
+        JwtAuthenticator { cache, ..self }
+    }
+
+    /// The keys, unless in insecure mode.
+    pub fn keys(&self) -> Option<&KeyRing> {
+        self.keys.as_ref()
+    }
+
+    /// The rules for claims.
+    pub fn rules(&self) -> &ClaimRules {
+        &self.rules
     }
 
     /// Whether anybody can say who they are.
     pub fn is_insecure(&self) -> bool {
-        self.key.is_none()
+        self.keys.is_none()
     }
 
-    /// The verdict on a token, at this time.
+    /// The verdict on a token, at this time, but for what must be waited for: whether it has been
+    /// used before ([`ReplayGuard`]), and whether a key it names can be found ([`KeyRing`]).
     ///
     /// # Errors
     ///
     /// See [`AuthError`]. The first rule that fails is named, in this order: form, algorithm,
-    /// extensions, signature, values of claims, absence of claims, user.
+    /// extensions, signature, values of claims, absence of claims, user, revocation.
     pub fn verify(&self, token: &Token, now: UnixTime) -> Result<Verified, AuthError> {
-        let payload = match &self.key {
-            Some(key) => signed_payload(token.expose(), key)?,
-            None => unsigned_payload(token.expose())?,
+        self.judge(token, now).map(|judged| Verified::vouched_for_by_authenticator(judged.identity))
+    }
+
+    fn judge(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
+        let token = token.expose();
+        let judged = match &self.keys {
+            None => self.rules.judge(unsigned_payload(token)?.into(), now)?,
+            Some(keys) => self.judge_signed(token, &keys.snapshot(), now)?,
         };
-        self.rules.judge(&payload, now).map(Verified::vouched_for_by_authenticator)
+        match &self.revocations {
+            Some(revocations) if revocations.is_revoked(&judged.identity) => {
+                Err(AuthError::Revoked)
+            }
+            _ => Ok(judged),
+        }
+    }
+
+    fn judge_signed(
+        &self,
+        token: &str,
+        Snapshot { generation, keys }: &Snapshot,
+        now: UnixTime,
+    ) -> Result<Judged, AuthError> {
+        let Some(cache) = &self.cache else {
+            return self.rules.judge(signed_payload(token, keys)?.into(), now);
+        };
+        let digest = token_digest(token);
+        if let Some(CachedToken { identity, times, .. }) = cache.get(&digest, *generation) {
+            self.rules.judge_times(&times, now)?;
+            return Ok(Judged { identity, times, issuer: None });
+        }
+        let judged = self.rules.judge(signed_payload(token, keys)?.into(), now)?;
+        let (identity, times) = (judged.identity.clone(), judged.times);
+        cache.insert(digest, CachedToken { generation: *generation, identity, times });
+        Ok(judged)
+    }
+
+    /// Uses a token up, if that is asked for.
+    async fn use_once(&self, judged: &Judged, now: UnixTime) -> Result<(), AuthError> {
+        let Some(guard) = &self.replay_guard else { return Ok(()) };
+        let identity = &judged.identity;
+        let token_id = identity.token_id.as_deref().ok_or(AuthError::MissingClaim("jti"))?;
+        let expires_at = identity.expires_at.ok_or(AuthError::MissingClaim("exp"))?;
+        let until = expires_at.as_secs().saturating_add(i64::from(self.rules.leeway) + 1);
+        let until = UnixTime::from_secs(until);
+        let token = TokenUse { issuer: judged.issuer.as_deref(), token_id, until, now };
+        guard.use_once(token).await.map_err(|error| match error {
+            ReplayError::Used => AuthError::Used,
+            error => AuthError::Unavailable(error.into()),
+        })
     }
 }
 
@@ -202,12 +333,49 @@ impl Authenticator for JwtAuthenticator {
         request: &AuthRequest,
         now: UnixTime,
     ) -> Result<Verified, AuthError> {
-        self.verify(request.token(), now)
+        let mut verdict = self.judge(request.token(), now);
+        if let (Err(AuthError::UnknownKey), Some(keys)) = (&verdict, &self.keys)
+            && keys.look_for_new_keys().await
+        {
+            verdict = self.judge(request.token(), now);
+        }
+        let judged = verdict?;
+        self.use_once(&judged, now).await?;
+        Ok(Verified::vouched_for_by_authenticator(judged.identity))
+    }
+
+    async fn keep_fresh(&self) {
+        let sources = self.sources.iter().cloned().map(Source::keep);
+        futures_util::future::join_all(sources).await;
     }
 }
 
-/// The payload of a token whose signature is the key's.
-fn signed_payload(token: &str, key: &Key) -> Result<Vec<u8>, AuthError> {
+impl fmt::Debug for JwtAuthenticator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JwtAuthenticator")
+            .field("keys", &self.keys)
+            .field("rules", &self.rules)
+            .field("replay_guard", &self.replay_guard.is_some())
+            .field("revocations", &self.revocations.is_some())
+            .field("cache", &self.cache.is_some())
+            .finish()
+    }
+}
+
+impl From<Key> for KeyRing {
+    fn from(key: Key) -> KeyRing {
+        KeyRing::new(key)
+    }
+}
+
+impl From<KeySet> for KeyRing {
+    fn from(keys: KeySet) -> KeyRing {
+        KeyRing::new(keys)
+    }
+}
+
+/// The payload of a token whose signature is by one of the keys.
+fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, AuthError> {
     let mut segments = token.split('.');
     let (Some(header), Some(payload), Some(signature), extra) =
         (segments.next(), segments.next(), segments.next(), segments.count())
@@ -220,9 +388,10 @@ fn signed_payload(token: &str, key: &Key) -> Result<Vec<u8>, AuthError> {
         _ => return Err(AuthError::Malformed("more than three segments")),
     }
     let signed = &token[..header.len() + 1 + payload.len()];
-    check_header(&decoded(header, "the header is not base64url")?, key.algorithm())?;
+    let header = decoded(header, "the header is not base64url")?;
+    let candidates = check_header(&header, keys)?;
     let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::InvalidSignature)?;
-    if !key.verifies(signed.as_bytes(), &signature) {
+    if !candidates.iter().any(|key| key.verifies(signed.as_bytes(), &signature)) {
         return Err(AuthError::InvalidSignature);
     }
     decoded(payload, "the payload is not base64url")
@@ -242,16 +411,19 @@ fn decoded(segment: &str, otherwise: &'static str) -> Result<Vec<u8>, AuthError>
     URL_SAFE_NO_PAD.decode(segment).map_err(|_| AuthError::Malformed(otherwise))
 }
 
-/// The header must name the configured algorithm and ask for nothing that is not done here
-/// ([RFC 7515 §4.1.11](https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11)).
-fn check_header(header: &[u8], algorithm: Algorithm) -> Result<(), AuthError> {
+/// The header must name a configured algorithm and ask for nothing that is not done here
+/// ([RFC 7515 §4.1.11](https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11)). Returns the keys
+/// to try.
+fn check_header<'k>(header: &[u8], keys: &'k KeySet) -> Result<Vec<&'k Key>, AuthError> {
     let header =
         json::header(header).map_err(|_| AuthError::Malformed("the header is no JSON object"))?;
     if header.alg.is_absent() {
         return Err(AuthError::Malformed("the header names no algorithm"));
     }
-    if header.alg.text() != Some(algorithm.as_str()) {
-        return Err(AuthError::AlgorithmMismatch);
+    let alg = header.alg.text().ok_or(AuthError::AlgorithmMismatch)?;
+    let candidates = keys.candidates(alg, header.kid.text());
+    if let Err(error @ AuthError::AlgorithmMismatch) = candidates {
+        return Err(error);
     }
     if !header.enc.is_absent() {
         return Err(AuthError::Unsupported("encrypted"));
@@ -265,5 +437,5 @@ fn check_header(header: &[u8], algorithm: Algorithm) -> Result<(), AuthError> {
     if !header.crit.is_absent() || !matches!(header.b64, Value::Absent | Value::Bool(true)) {
         return Err(AuthError::Unsupported("extensions"));
     }
-    Ok(())
+    candidates
 }

@@ -4,9 +4,10 @@ mod connect;
 mod serve;
 mod token;
 
-use std::{fmt, process::ExitCode};
+use std::{collections::HashMap, fmt, io, process::ExitCode};
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
+use electric_satellite::{auth::VARIABLES, session::Token};
 
 /// The Satellite protocol of ElectricSQL: a service, a token mint and a connection check.
 #[derive(Parser)]
@@ -26,47 +27,59 @@ enum Command {
     Connect(connect::Connect),
 }
 
-/// How tokens are signed. Each option has Electric's variable, with Electric's meaning.
-#[derive(Args)]
-struct Auth {
-    /// `secure` (signed tokens, the default) or `insecure` (unsigned allowed, for development).
-    #[arg(long, env = "AUTH_MODE", value_name = "MODE")]
-    auth_mode: Option<String>,
-    /// The algorithm of signatures: HS256 and so on.
-    #[arg(long, env = "AUTH_JWT_ALG", value_name = "ALG")]
-    auth_jwt_alg: Option<String>,
-    /// The shared secret (HS*), or the public key in PEM (all others). Better set as a variable:
-    /// command lines can be read by other users of the machine.
-    #[arg(long, env = "AUTH_JWT_KEY", value_name = "KEY", hide_env_values = true)]
-    auth_jwt_key: Option<String>,
-    /// Whether the shared secret is given in base64.
-    #[arg(long, env = "AUTH_JWT_KEY_IS_BASE64_ENCODED", value_name = "BOOL")]
-    auth_jwt_key_is_base64_encoded: Option<String>,
-    /// The claim, an object, that holds the user's id.
-    #[arg(long, env = "AUTH_JWT_NAMESPACE", value_name = "CLAIM")]
-    auth_jwt_namespace: Option<String>,
-    /// The issuer that tokens must name.
-    #[arg(long, env = "AUTH_JWT_ISS", value_name = "ISSUER")]
-    auth_jwt_iss: Option<String>,
-    /// The audience that tokens must name.
-    #[arg(long, env = "AUTH_JWT_AUD", value_name = "AUDIENCE")]
-    auth_jwt_aud: Option<String>,
-}
+/// The variables that say how tokens are verified, each with an option of the same name.
+struct Auth(HashMap<&'static str, String>);
 
 impl Auth {
-    /// The value of the option that belongs to a variable.
+    /// The value of the option or the variable.
     fn lookup(&self, variable: &str) -> Option<String> {
-        match variable {
-            "AUTH_MODE" => self.auth_mode.clone(),
-            "AUTH_JWT_ALG" => self.auth_jwt_alg.clone(),
-            "AUTH_JWT_KEY" => self.auth_jwt_key.clone(),
-            "AUTH_JWT_KEY_IS_BASE64_ENCODED" => self.auth_jwt_key_is_base64_encoded.clone(),
-            "AUTH_JWT_NAMESPACE" => self.auth_jwt_namespace.clone(),
-            "AUTH_JWT_ISS" => self.auth_jwt_iss.clone(),
-            "AUTH_JWT_AUD" => self.auth_jwt_aud.clone(),
-            _ => None,
-        }
+        self.0.get(variable).cloned()
     }
+}
+
+impl Args for Auth {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        VARIABLES.iter().fold(command, |command, variable| {
+            command.arg(
+                Arg::new(variable.name)
+                    .long(variable.name.to_lowercase().replace('_', "-"))
+                    .env(variable.name)
+                    // Some hold secrets.
+                    .hide_env_values(true)
+                    .value_name(variable.value)
+                    .help(variable.help)
+                    .help_heading("Authentication"),
+            )
+        })
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Auth::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Auth {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Auth, clap::Error> {
+        let value = |name: &str| matches.get_one::<String>(name).cloned();
+        let set =
+            VARIABLES.iter().filter_map(|variable| Some((variable.name, value(variable.name)?)));
+        Ok(Auth(set.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Auth::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A token as it was given, or from standard input where a dash was.
+fn token_from(argument: &str) -> Result<Token, String> {
+    let mut text = argument.to_owned();
+    if argument == "-" {
+        text = io::read_to_string(io::stdin())
+            .map_err(|error| format!("cannot read the token: {error}"))?;
+    }
+    Token::new(text.trim()).map_err(|error| error.to_string())
 }
 
 /// Says what went wrong, for a person.

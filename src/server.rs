@@ -15,6 +15,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
+    select,
     time::{Instant, sleep, timeout_at},
 };
 
@@ -127,6 +128,21 @@ impl<A: Authenticator> Server<A> {
     /// A connection that fails concerns no other. An error of the listener itself, such as too
     /// many open files, is logged and survived after a pause.
     pub async fn serve<H, F>(&self, listener: TcpListener, handler: H) -> Infallible
+    where
+        H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let keep_fresh = async {
+            self.authenticator.keep_fresh().await;
+            std::future::pending().await
+        };
+        select! {
+            never = self.accept_for_ever(listener, handler) => never,
+            never = keep_fresh => never,
+        }
+    }
+
+    async fn accept_for_ever<H, F>(&self, listener: TcpListener, handler: H) -> Infallible
     where
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,

@@ -131,13 +131,46 @@ impl fmt::Display for ClientId {
 #[error("the client id is empty")]
 pub struct EmptyClientId;
 
-/// Who a token speaks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Who a token speaks for, and what it says beside. `Debug` does not show the claims.
+#[derive(Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Identity {
     /// The user, from the claim `sub` (formerly `user_id`): not blank, and otherwise verbatim.
     pub user_id: String,
-    /// When the token expires, if it does.
+    /// When the token was issued, if it says so (`iat`, rounded down).
+    pub issued_at: Option<UnixTime>,
+    /// When the token expires, if it does (`exp`, rounded down).
     pub expires_at: Option<UnixTime>,
+    /// The token's own id, if it has one (`jti`).
+    pub token_id: Option<String>,
+    /// All claims, as the verified JSON text; empty if the authenticator has none. Electric's
+    /// rules know them as `auth.*`.
+    pub claims: Bytes,
+}
+
+impl Identity {
+    /// This user, of whom nothing else is known.
+    pub fn new(user_id: impl Into<String>) -> Identity {
+        Identity {
+            user_id: user_id.into(),
+            issued_at: None,
+            expires_at: None,
+            token_id: None,
+            claims: Bytes::new(),
+        }
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("user_id", &self.user_id)
+            .field("issued_at", &self.issued_at)
+            .field("expires_at", &self.expires_at)
+            .field("token_id", &self.token_id)
+            .field("claims", &format_args!("[{} bytes]", self.claims.len()))
+            .finish()
+    }
 }
 
 /// The proof that an authenticator has vouched for an identity.
@@ -205,6 +238,12 @@ pub enum Refusal {
     /// Its time has not come.
     #[error("token is not yet valid")]
     NotYetValid,
+    /// It works once, and has been used.
+    #[error("token was used before")]
+    Used,
+    /// It, or its user, is not accepted any more.
+    #[error("token is revoked")]
+    Revoked,
     /// Its claims are missing, of the wrong type, or not acceptable here.
     #[error("token claims are not acceptable")]
     Claims,

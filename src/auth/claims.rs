@@ -2,6 +2,8 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
+
 use crate::session::{Identity, UnixTime};
 
 use super::{
@@ -32,6 +34,12 @@ pub struct ClaimRules {
     pub max_age: Option<u32>,
     /// The longest time from `iat` to `exp`, in seconds, that a token may be valid. Requires both.
     pub max_lifetime: Option<u32>,
+    /// Whether a token without an id of its own (`jti`) and an end (`exp`) is refused.
+    pub token_id_required: bool,
+    /// Where the user's id is, if not in `sub` or `user_id`: a JSON Pointer
+    /// ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into the claims, such as
+    /// `/user/id`. The namespace is not used then.
+    pub user_id_pointer: Option<String>,
 }
 
 impl Default for ClaimRules {
@@ -44,6 +52,8 @@ impl Default for ClaimRules {
             times_required: true,
             max_age: None,
             max_lifetime: None,
+            token_id_required: false,
+            user_id_pointer: None,
         }
     }
 }
@@ -52,24 +62,38 @@ impl ClaimRules {
     /// Judges the payload of a token whose signature is settled.
     ///
     /// Values that are present come first, then what is missing, then the user, as in Electric.
-    pub(super) fn judge(&self, payload: &[u8], now: UnixTime) -> Result<Identity, AuthError> {
-        let claims = json::claims(payload, self.namespace.as_deref())
+    pub(super) fn judge(&self, payload: Bytes, now: UnixTime) -> Result<Judged, AuthError> {
+        let claims = json::claims(&payload, self.namespace.as_deref())
             .map_err(|_| AuthError::Malformed("the payload is no JSON object"))?;
-        let times = self.judge_times(&claims, now)?;
+        let times = Times {
+            iat: numeric_date("iat", &claims.iat)?,
+            nbf: numeric_date("nbf", &claims.nbf)?,
+            exp: numeric_date("exp", &claims.exp)?,
+        };
+        self.judge_times(&times, now)?;
         judge_one_of("iss", &claims.iss, &self.issuers)?;
         judge_one_of("aud", &claims.aud, &self.audiences)?;
+        let token_id = self.token_id(&claims.jti)?;
         self.judge_presence(&claims)?;
-        let user_id = user_id(claims.user).ok_or(AuthError::UserId)?;
-        Ok(Identity { user_id, expires_at: times.exp.map(|exp| UnixTime::from_secs(exp.floor())) })
+        let issuer = claims.iss.text().map(str::to_owned);
+        let user_id = match &self.user_id_pointer {
+            None => user_id(claims.user),
+            Some(pointer) => user_id_at(pointer, &payload),
+        };
+        let mut identity = Identity::new(user_id.ok_or(AuthError::UserId)?);
+        identity.issued_at = times.iat.map(|iat| UnixTime::from_secs(iat.floor()));
+        identity.expires_at = times.exp.map(|exp| UnixTime::from_secs(exp.floor()));
+        identity.token_id = token_id;
+        identity.claims = payload;
+        Ok(Judged { identity, times, issuer })
     }
 
-    fn judge_times(&self, claims: &Claims<'_>, now: UnixTime) -> Result<Times, AuthError> {
+    /// Judges the times of a token, at this time.
+    pub(super) fn judge_times(&self, times: &Times, now: UnixTime) -> Result<(), AuthError> {
+        let Times { iat, nbf, exp } = *times;
         let now = now.as_secs();
         let earliest = now.saturating_sub(self.leeway.into());
         let latest = now.saturating_add(self.leeway.into());
-        let iat = numeric_date("iat", &claims.iat)?;
-        let nbf = numeric_date("nbf", &claims.nbf)?;
-        let exp = numeric_date("exp", &claims.exp)?;
         if exp.is_some_and(|exp| exp.cmp(earliest) == Ordering::Less) {
             return Err(AuthError::Expired);
         }
@@ -89,17 +113,28 @@ impl ClaimRules {
         {
             return Err(AuthError::LifetimeTooLong);
         }
-        Ok(Times { exp })
+        Ok(())
+    }
+
+    /// The token's own id. Where none is required, one of the wrong type is ignored.
+    fn token_id(&self, jti: &Value<'_>) -> Result<Option<String>, AuthError> {
+        match jti {
+            Value::Text(id) if !id.is_empty() => Ok(Some(id.clone().into_owned())),
+            Value::Absent => Ok(None),
+            _ if self.token_id_required => Err(AuthError::InvalidClaim("jti")),
+            _ => Ok(None),
+        }
     }
 
     /// The first required claim that is absent, in alphabetical order.
     fn judge_presence(&self, claims: &Claims<'_>) -> Result<(), AuthError> {
-        let lifetime = self.max_lifetime.is_some();
+        let times = self.times_required || self.max_lifetime.is_some();
         let required = [
             ("aud", &claims.aud, !self.audiences.is_empty()),
-            ("exp", &claims.exp, self.times_required || lifetime),
-            ("iat", &claims.iat, self.times_required || lifetime || self.max_age.is_some()),
+            ("exp", &claims.exp, times || self.token_id_required),
+            ("iat", &claims.iat, times || self.max_age.is_some()),
             ("iss", &claims.iss, !self.issuers.is_empty()),
+            ("jti", &claims.jti, self.token_id_required),
         ];
         match required.iter().find(|(_, claim, required)| *required && claim.is_absent()) {
             Some((name, ..)) => Err(AuthError::MissingClaim(name)),
@@ -108,8 +143,18 @@ impl ClaimRules {
     }
 }
 
-/// What the rules leave to know of a token's times.
-struct Times {
+/// What the rules make of a token.
+pub(super) struct Judged {
+    pub(super) identity: Identity,
+    pub(super) times: Times,
+    pub(super) issuer: Option<String>,
+}
+
+/// The times of a token.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Times {
+    iat: Option<Number>,
+    nbf: Option<Number>,
     exp: Option<Number>,
 }
 
@@ -124,7 +169,7 @@ fn numeric_date(name: &'static str, claim: &Value<'_>) -> Result<Option<Number>,
 }
 
 /// A claim that is one text or several, of which one must be accepted. Only `aud` may be several.
-fn judge_one_of(
+pub(super) fn judge_one_of(
     name: &'static str,
     claim: &Value<'_>,
     accepted: &[String],
@@ -148,6 +193,13 @@ fn user_id(User { sub, user_id }: User<'_>) -> Option<String> {
     }
 }
 
+/// The user, at a place of the operator's choice. The text is read once more: few need this.
+fn user_id_at(pointer: &str, payload: &[u8]) -> Option<String> {
+    let claims: serde_json::Value = serde_json::from_slice(payload).ok()?;
+    let user_id = claims.pointer(pointer)?.as_str()?;
+    (!user_id.trim().is_empty()).then(|| user_id.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,8 +208,8 @@ mod tests {
 
     fn judge(rules: &ClaimRules, payload: &str) -> Result<String, String> {
         rules
-            .judge(payload.as_bytes(), NOW)
-            .map(|identity| identity.user_id)
+            .judge(Bytes::copy_from_slice(payload.as_bytes()), NOW)
+            .map(|judged| judged.identity.user_id)
             .map_err(|error| error.to_string())
     }
 
@@ -236,6 +288,29 @@ mod tests {
         assert_eq!(user(r#""user_id":" b ""#).unwrap(), " b ");
         for bad in [r#""x":1"#, r#""sub":"","user_id":"b""#, r#""sub":5"#, r#""sub":"\u00a0\t""#] {
             assert_eq!(user(bad).unwrap_err(), "Missing or invalid 'user_id'", "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_user_may_be_elsewhere() {
+        let rules =
+            ClaimRules { user_id_pointer: Some("/user~1s/0/id".into()), ..Default::default() };
+        let user = |claims: &str| judge(&rules, &with(claims));
+        assert_eq!(user(r#""sub":"a","user/s":[{"id":"b"}]"#).unwrap(), "b");
+        for bad in [r#""sub":"a""#, r#""user/s":[{"id":7}]"#, r#""user/s":[{"id":" "}]"#] {
+            assert_eq!(user(bad).unwrap_err(), "Missing or invalid 'user_id'", "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_id_of_its_own_is_required_if_asked() {
+        let rules = ClaimRules { token_id_required: true, ..Default::default() };
+        let verdict = |claims: &str| judge(&rules, &with(claims)).err();
+        assert_eq!(verdict(r#""sub":"u","jti":"1""#), None);
+        assert_eq!(verdict(r#""sub":"u""#).unwrap(), r#"Missing required "jti" claim"#);
+        for bad in ["1", "null", r#""""#] {
+            let error = verdict(&format!(r#""sub":"u","jti":{bad}"#)).unwrap();
+            assert_eq!(error, r#"Invalid "jti" claim value"#, "{bad}");
         }
     }
 

@@ -1,6 +1,6 @@
-//! Electric's variables, with Electric's meaning.
+//! Configuration by variables: Electric's own, with Electric's meaning, and some more.
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::RefCell, fmt, path::PathBuf, str::FromStr};
 
 use base64::{
     Engine,
@@ -8,22 +8,108 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, general_purpose::NO_PAD},
 };
 
-use super::{Algorithm, ClaimRules, JwtAuthenticator, Key, KeyError, Minter};
+use super::{
+    Algorithm, ClaimRules, InProcessReplayGuard, JwtAuthenticator, Key, KeyError, KeyFile, KeyRing,
+    Minter, RevocationFile, RevocationList, source::Source,
+};
 
-/// `secure` (the default) or `insecure`.
 const MODE: &str = "AUTH_MODE";
-/// The algorithm of signatures.
 const ALG: &str = "AUTH_JWT_ALG";
-/// The shared secret, or the public key in PEM.
 const KEY: &str = "AUTH_JWT_KEY";
-/// Whether the shared secret is given in base64.
 const KEY_IS_BASE64: &str = "AUTH_JWT_KEY_IS_BASE64_ENCODED";
-/// The member that holds the user's claim.
 const NAMESPACE: &str = "AUTH_JWT_NAMESPACE";
-/// The required value of `iss`.
 const ISS: &str = "AUTH_JWT_ISS";
-/// The required value of `aud`.
 const AUD: &str = "AUTH_JWT_AUD";
+const KEY_FILE: &str = "AUTH_JWT_KEY_FILE";
+const JWKS_URL: &str = "AUTH_JWT_JWKS_URL";
+const LEEWAY: &str = "AUTH_JWT_LEEWAY";
+const MAX_AGE: &str = "AUTH_JWT_MAX_AGE";
+const MAX_LIFETIME: &str = "AUTH_JWT_MAX_LIFETIME";
+const USER_ID_POINTER: &str = "AUTH_JWT_USER_ID_POINTER";
+const ONE_OFF: &str = "AUTH_JWT_ONE_OFF";
+const CACHE: &str = "AUTH_JWT_CACHE";
+const REVOCATIONS: &str = "AUTH_REVOCATIONS_FILE";
+
+/// A variable that [`JwtAuthenticator::from_vars`] reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Variable {
+    /// Its name.
+    pub name: &'static str,
+    /// What kind of value it takes, in a word.
+    pub value: &'static str,
+    /// What it means.
+    pub help: &'static str,
+    /// Whether it would only protect in secure mode, and is refused in insecure mode.
+    pub secure_only: bool,
+}
+
+/// Every variable that [`JwtAuthenticator::from_vars`] reads, Electric's own first.
+pub const VARIABLES: &[Variable] = &[
+    variable(
+        MODE,
+        "MODE",
+        "`secure` (signed tokens, the default) or `insecure` (unsigned allowed, for development)",
+    ),
+    secure_only(
+        ALG,
+        "ALG",
+        "The algorithm of signatures, HS256 and so on; for a JWK Set it may be several, with commas",
+    ),
+    secure_only(
+        KEY,
+        "KEY",
+        "The shared secret (HS*), or the public key or certificate in PEM (all others)",
+    ),
+    secure_only(KEY_IS_BASE64, "BOOL", "Whether the shared secret is given in base64"),
+    variable(NAMESPACE, "CLAIM", "The claim, an object, that holds the user's id"),
+    secure_only(
+        ISS,
+        "ISSUER",
+        "The issuer that tokens must name; a JSON array of texts accepts several",
+    ),
+    secure_only(
+        AUD,
+        "AUDIENCE",
+        "The audience that tokens must name; a JSON array of texts accepts several",
+    ),
+    secure_only(
+        KEY_FILE,
+        "FILE",
+        "A file with public keys, PEM or a JWK Set, read again when it changes",
+    ),
+    secure_only(
+        JWKS_URL,
+        "URL",
+        "Where a JWK Set is fetched from, again and again (needs the feature jwks-http)",
+    ),
+    variable(LEEWAY, "SECONDS", "How far clocks may disagree; 2 unless set"),
+    secure_only(MAX_AGE, "SECONDS", "How old a token may be, by its iat"),
+    secure_only(MAX_LIFETIME, "SECONDS", "How long a token may be valid, from its iat to its exp"),
+    variable(
+        USER_ID_POINTER,
+        "POINTER",
+        "Where the user's id is, if not in sub or user_id: a JSON Pointer such as /user/id",
+    ),
+    secure_only(
+        ONE_OFF,
+        "TOKENS",
+        "Accept each token once, by its jti; so many are remembered until they expire",
+    ),
+    secure_only(CACHE, "TOKENS", "Remember so many verified tokens, for storms of reconnects"),
+    secure_only(
+        REVOCATIONS,
+        "FILE",
+        "A file with revocations, as JSON, read again when it changes",
+    ),
+];
+
+const fn variable(name: &'static str, value: &'static str, help: &'static str) -> Variable {
+    Variable { name, value, help, secure_only: false }
+}
+
+const fn secure_only(name: &'static str, value: &'static str, help: &'static str) -> Variable {
+    Variable { name, value, help, secure_only: true }
+}
 
 /// What is wrong with one variable. Reads on from its name.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -51,10 +137,11 @@ impl fmt::Display for ConfigErrors {
 }
 
 impl JwtAuthenticator {
-    /// Configured from Electric's variables, which `variable` looks up by name:
-    /// `AUTH_MODE` (`secure` unless set), `AUTH_JWT_ALG`, `AUTH_JWT_KEY`,
-    /// `AUTH_JWT_KEY_IS_BASE64_ENCODED`, `AUTH_JWT_NAMESPACE`, `AUTH_JWT_ISS`, `AUTH_JWT_AUD`.
-    /// A value of white space alone counts as unset.
+    /// Configured from variables, which `variable` looks up by name; [`VARIABLES`] lists them. A
+    /// value of white space alone counts as unset.
+    ///
+    /// Files are read now, and again when they change if [`Authenticator::keep_fresh`] runs, as it
+    /// does with [`Server::serve`](crate::server::Server::serve).
     ///
     /// ```
     /// use electric_satellite::auth::JwtAuthenticator;
@@ -64,22 +151,28 @@ impl JwtAuthenticator {
     /// assert_eq!(errors.0[1].to_string(), "AUTH_JWT_KEY not set");
     /// ```
     ///
+    /// [`Authenticator::keep_fresh`]: super::Authenticator::keep_fresh
+    ///
     /// # Errors
     ///
     /// All problems at once, each naming its variable.
     pub fn from_vars(
         variable: impl Fn(&str) -> Option<String>,
     ) -> Result<JwtAuthenticator, ConfigErrors> {
-        let lookup = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-        match lookup(MODE).as_deref() {
-            None | Some("secure") => secure(&lookup),
-            Some("insecure") => insecure(&lookup),
-            Some(other) => Err(vec![error(
-                MODE,
-                format!(r#"has invalid value: {other:?}. Must be one of ["secure", "insecure"]"#),
-            )]),
+        let vars = Vars { lookup: &variable, errors: RefCell::default() };
+        let authenticator = match vars.get(MODE).as_deref() {
+            None | Some("secure") => secure(&vars),
+            Some("insecure") => insecure(&vars),
+            Some(other) => {
+                let rule = r#"Must be one of ["secure", "insecure"]"#;
+                vars.error(MODE, format!("has invalid value: {other:?}. {rule}"));
+                None
+            }
+        };
+        match (authenticator, vars.errors.into_inner()) {
+            (Some(authenticator), errors) if errors.is_empty() => Ok(authenticator),
+            (_, errors) => Err(ConfigErrors(errors)),
         }
-        .map_err(ConfigErrors)
     }
 
     /// Configured from the environment; see [`JwtAuthenticator::from_vars`].
@@ -103,77 +196,200 @@ impl Minter {
         if JwtAuthenticator::from_vars(&variable)?.is_insecure() {
             return Ok(Minter::unsigned());
         }
-        let algorithm = algorithm(variable(ALG)).expect("it was just read");
-        if !algorithm.is_symmetric() {
-            return Err(ConfigErrors(vec![error(
-                KEY,
-                format!(
-                    "is a public key for AUTH_JWT_ALG={algorithm}: it verifies, it does not sign"
-                ),
-            )]));
-        }
-        let key = variable(KEY).expect("it was just read");
-        let base64 = variable(KEY_IS_BASE64).is_some_and(|value| is_true(&value));
-        let secret = secret(&key, base64).expect("it was just read");
+        let vars = Vars { lookup: &variable, errors: RefCell::default() };
+        let algorithm = vars.algorithms().into_iter().find(|algorithm| algorithm.is_symmetric());
+        let (Some(algorithm), Some(key)) = (algorithm, vars.get(KEY)) else {
+            let reason = "is not a shared secret: a public key verifies, it does not sign";
+            return Err(ConfigErrors(vec![ConfigError { variable: KEY, reason: reason.into() }]));
+        };
+        let secret = secret(&key, vars.flag(KEY_IS_BASE64)).expect("it was just read");
         Ok(Minter::from_secret(algorithm, &secret).expect("it was just read"))
+    }
+}
+
+/// The variables, and what is found wrong with them.
+struct Vars<'a> {
+    lookup: &'a dyn Fn(&str) -> Option<String>,
+    errors: RefCell<Vec<ConfigError>>,
+}
+
+impl Vars<'_> {
+    fn get(&self, variable: &str) -> Option<String> {
+        (self.lookup)(variable).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Electric's reading of a boolean: empty, `0` and `false` are false, all else is true.
+    fn flag(&self, variable: &str) -> bool {
+        let value = self.get(variable).map(|value| value.trim().to_ascii_lowercase());
+        !matches!(value.as_deref(), None | Some("0" | "false"))
+    }
+
+    fn error(&self, variable: &'static str, reason: impl Into<String>) {
+        self.errors.borrow_mut().push(ConfigError { variable, reason: reason.into() });
+    }
+
+    /// A value that can be parsed; if it cannot, that is noted.
+    fn parsed<T: FromStr>(&self, variable: &'static str, what: &str) -> Option<T> {
+        let value = self.get(variable)?;
+        let parsed = value.trim().parse().ok();
+        if parsed.is_none() {
+            self.error(variable, format!("has invalid value: {value:?}. Must be {what}"));
+        }
+        parsed
+    }
+
+    fn seconds(&self, variable: &'static str) -> Option<u32> {
+        self.parsed(variable, "a whole number of seconds")
+    }
+
+    /// One text, or several as a JSON array.
+    fn texts(&self, variable: &'static str) -> Vec<String> {
+        let Some(value) = self.get(variable) else { return vec![] };
+        if !value.trim_start().starts_with('[') {
+            return vec![value];
+        }
+        serde_json::from_str(&value).unwrap_or_else(|_| {
+            self.error(
+                variable,
+                "has invalid value: it begins like a JSON array of texts, but is none",
+            );
+            vec![]
+        })
+    }
+
+    /// The configured algorithms; none if that is noted as an error.
+    fn algorithms(&self) -> Vec<Algorithm> {
+        let Some(value) = self.get(ALG) else {
+            self.error(ALG, "not set");
+            return vec![];
+        };
+        let algorithms: Result<Vec<Algorithm>, _> =
+            value.split(',').map(|name| name.trim().parse()).collect();
+        algorithms.unwrap_or_else(|_| {
+            let names: Vec<&str> = Algorithm::ALL.iter().map(|alg| alg.as_str()).collect();
+            self.error(ALG, format!("has invalid value: {value:?}. Must be one of {names:?}"));
+            vec![]
+        })
+    }
+}
+
+fn secure(vars: &Vars<'_>) -> Option<JwtAuthenticator> {
+    let algorithms = vars.algorithms();
+    let ring = KeyRing::default();
+    let sources = keys(vars, &algorithms, &ring);
+    let mut authenticator = JwtAuthenticator::secure(ring, claim_rules(vars));
+    authenticator.sources = sources;
+    if let Some(path) = vars.get(REVOCATIONS) {
+        let (file, list) = (RevocationFile::new(path), RevocationList::default());
+        match file.load() {
+            Ok(revoked) => drop(list.replace(revoked)),
+            Err(error) => vars.error(REVOCATIONS, format!("cannot be used: {error}")),
+        }
+        authenticator = authenticator.with_revocations(list.clone());
+        authenticator.sources.push(Source::Revocations(file, list));
+    }
+    if let Some(tokens) = vars.parsed(CACHE, "a number of tokens") {
+        authenticator = authenticator.with_cache(tokens);
+    }
+    if let Some(tokens) = vars.parsed(ONE_OFF, "a number of tokens") {
+        if vars.get(CACHE).is_some() {
+            vars.error(CACHE, "has no use with AUTH_JWT_ONE_OFF: no token comes twice");
+        }
+        authenticator = authenticator.with_replay_guard(InProcessReplayGuard::new(tokens));
+    }
+    Some(authenticator)
+}
+
+/// Puts the configured keys into the ring. Returns the sources that may have others later.
+fn keys(vars: &Vars<'_>, algorithms: &[Algorithm], ring: &KeyRing) -> Vec<Source> {
+    let (key, file, url) = (vars.get(KEY), vars.get(KEY_FILE), vars.get(JWKS_URL));
+    let mut sources = vec![];
+    if key.is_none() && file.is_none() && url.is_none() {
+        vars.error(KEY, "not set");
+    }
+    let Some(&first) = algorithms.first() else { return sources };
+    if let Some(key) = key {
+        match parse_key(first, &key, vars.flag(KEY_IS_BASE64)) {
+            _ if algorithms.len() > 1 => {
+                vars.error(ALG, "has several algorithms, but AUTH_JWT_KEY is for one");
+            }
+            Ok(key) => ring.replace(KEY, key),
+            Err(error) => vars.errors.borrow_mut().push(error),
+        }
+    }
+    if let Some(path) = file {
+        let file = KeyFile::new(PathBuf::from(path), algorithms);
+        match file.load() {
+            Ok(keys) => ring.replace(file.source(), keys),
+            Err(error) => vars.error(KEY_FILE, format!("cannot be used: {error}")),
+        }
+        sources.push(Source::Keys(file, ring.clone()));
+    }
+    if let Some(url) = url {
+        sources.extend(jwks_url(vars, &url, algorithms, ring));
+    }
+    sources
+}
+
+#[cfg(feature = "jwks-http")]
+fn jwks_url(
+    vars: &Vars<'_>,
+    url: &str,
+    algorithms: &[Algorithm],
+    ring: &KeyRing,
+) -> Option<Source> {
+    match super::JwksUrl::new(url, algorithms) {
+        Ok(url) => Some(Source::Url(url, ring.clone())),
+        Err(error) => {
+            vars.error(JWKS_URL, format!("cannot be used: {error}"));
+            None
+        }
+    }
+}
+
+#[cfg(not(feature = "jwks-http"))]
+fn jwks_url(vars: &Vars<'_>, _: &str, _: &[Algorithm], _: &KeyRing) -> Option<Source> {
+    vars.error(JWKS_URL, "cannot be used: this program is built without the feature jwks-http");
+    None
+}
+
+/// Insecure mode refuses what would only protect in secure mode, so that nobody believes to be
+/// protected.
+fn insecure(vars: &Vars<'_>) -> Option<JwtAuthenticator> {
+    for variable in VARIABLES.iter().filter(|variable| variable.secure_only) {
+        let set = match variable.name {
+            KEY_IS_BASE64 => vars.flag(KEY_IS_BASE64),
+            name => vars.get(name).is_some(),
+        };
+        if set {
+            let hint = "Did you forget to set AUTH_MODE=secure?";
+            vars.error(variable.name, format!("is not valid in Insecure auth mode. {hint}"));
+        }
+    }
+    let rules = ClaimRules { times_required: false, ..claim_rules(vars) };
+    Some(JwtAuthenticator::new(None, rules))
+}
+
+fn claim_rules(vars: &Vars<'_>) -> ClaimRules {
+    let pointer = vars.get(USER_ID_POINTER);
+    if pointer.as_ref().is_some_and(|pointer| !pointer.starts_with('/')) {
+        vars.error(USER_ID_POINTER, "is no JSON Pointer: it must begin with /");
+    }
+    let defaults = ClaimRules::default();
+    ClaimRules {
+        namespace: vars.get(NAMESPACE),
+        issuers: vars.texts(ISS),
+        audiences: vars.texts(AUD),
+        leeway: vars.seconds(LEEWAY).unwrap_or(defaults.leeway),
+        max_age: vars.seconds(MAX_AGE),
+        max_lifetime: vars.seconds(MAX_LIFETIME),
+        user_id_pointer: pointer,
+        ..defaults
     }
 }
 
 fn error(variable: &'static str, reason: impl Into<String>) -> ConfigError {
     ConfigError { variable, reason: reason.into() }
-}
-
-fn secure(lookup: &impl Fn(&str) -> Option<String>) -> Result<JwtAuthenticator, Vec<ConfigError>> {
-    let algorithm = algorithm(lookup(ALG));
-    let key = lookup(KEY).ok_or_else(|| error(KEY, "not set"));
-    let key = match (algorithm, key) {
-        (Ok(algorithm), Ok(key)) => {
-            let base64 = lookup(KEY_IS_BASE64).is_some_and(|value| is_true(&value));
-            parse_key(algorithm, &key, base64).map_err(|error| vec![error])?
-        }
-        (algorithm, key) => return Err(algorithm.err().into_iter().chain(key.err()).collect()),
-    };
-    let rules = ClaimRules {
-        namespace: lookup(NAMESPACE),
-        issuers: lookup(ISS).into_iter().collect(),
-        audiences: lookup(AUD).into_iter().collect(),
-        ..ClaimRules::default()
-    };
-    Ok(JwtAuthenticator::secure(key, rules))
-}
-
-/// Insecure mode takes a namespace. What would only protect in secure mode is refused, so that
-/// nobody believes to be protected.
-fn insecure(
-    lookup: &impl Fn(&str) -> Option<String>,
-) -> Result<JwtAuthenticator, Vec<ConfigError>> {
-    let base64 = lookup(KEY_IS_BASE64).is_some_and(|value| is_true(&value));
-    let set = |name| lookup(name).is_some();
-    let errors: Vec<ConfigError> = [
-        (ALG, set(ALG)),
-        (KEY, set(KEY)),
-        (KEY_IS_BASE64, base64),
-        (ISS, set(ISS)),
-        (AUD, set(AUD)),
-    ]
-    .into_iter()
-    .filter(|(_, set)| *set)
-    .map(|(variable, _)| {
-        error(
-            variable,
-            "is not valid in Insecure auth mode. Did you forget to set AUTH_MODE=secure?",
-        )
-    })
-    .collect();
-    if errors.is_empty() { Ok(JwtAuthenticator::insecure(lookup(NAMESPACE))) } else { Err(errors) }
-}
-
-fn algorithm(value: Option<String>) -> Result<Algorithm, ConfigError> {
-    let Some(value) = value else { return Err(error(ALG, "not set")) };
-    value.parse().map_err(|_| {
-        let names: Vec<&str> = Algorithm::ALL.iter().map(|algorithm| algorithm.as_str()).collect();
-        error(ALG, format!("has invalid value: {value:?}. Must be one of {names:?}"))
-    })
 }
 
 /// The bytes of a shared secret.
@@ -208,11 +424,6 @@ fn parse_key(algorithm: Algorithm, key: &str, base64: bool) -> Result<Key, Confi
 /// Standard base64, with or without padding.
 const BASE64: GeneralPurpose =
     GeneralPurpose::new(&STANDARD, NO_PAD.with_decode_padding_mode(DecodePaddingMode::Indifferent));
-
-/// Electric's reading of a boolean: empty, `0` and `false` are false, all else is true.
-fn is_true(value: &str) -> bool {
-    !matches!(value.trim().to_ascii_lowercase().as_str(), "" | "0" | "false")
-}
 
 #[cfg(test)]
 mod tests {
@@ -265,7 +476,7 @@ mod tests {
         let encoded = "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY";
         let padded = format!("{encoded}=");
         let fingerprint = |authenticator: JwtAuthenticator| {
-            authenticator.key.as_ref().map(|key| key.fingerprint().to_owned())
+            authenticator.keys().map(|ring| ring.keys().keys()[0].fingerprint().to_owned())
         };
         let raw = fingerprint(from(&[(ALG, "HS256"), (KEY, SECRET)]).unwrap());
         for key in [encoded, &padded] {
@@ -287,6 +498,51 @@ mod tests {
             assert!(errors[0].contains(&format!("valid key for AUTH_JWT_ALG={alg}")), "{errors:?}");
             assert!(!errors[0].contains("secret-text"));
         }
+    }
+
+    #[test]
+    fn what_is_configured_is_what_holds() {
+        let rules = from(&[
+            (ALG, "HS256"),
+            (KEY, SECRET),
+            (ISS, "issuer"),
+            (AUD, r#"["a","b"]"#),
+            (LEEWAY, "5"),
+            (MAX_AGE, "60"),
+            (MAX_LIFETIME, "120"),
+            (USER_ID_POINTER, "/user/id"),
+            (ONE_OFF, "1000"),
+        ]);
+        let expected = ClaimRules {
+            issuers: vec!["issuer".into()],
+            audiences: vec!["a".into(), "b".into()],
+            leeway: 5,
+            max_age: Some(60),
+            max_lifetime: Some(120),
+            user_id_pointer: Some("/user/id".into()),
+            token_id_required: true,
+            ..ClaimRules::default()
+        };
+        assert_eq!(*rules.unwrap().rules(), expected);
+    }
+
+    #[test]
+    fn every_problem_is_named_at_once() {
+        let errors = from(&[
+            (ALG, "RS256,ES256"),
+            (KEY_FILE, "/no/such/file"),
+            (REVOCATIONS, "/no/such/list"),
+            (LEEWAY, "-1"),
+            (AUD, "[1]"),
+            (USER_ID_POINTER, "user"),
+            (ONE_OFF, "many"),
+        ]);
+        let variables: Vec<String> = errors
+            .unwrap_err()
+            .iter()
+            .map(|error| error.split(' ').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(variables, [KEY_FILE, USER_ID_POINTER, AUD, LEEWAY, REVOCATIONS, ONE_OFF]);
     }
 
     #[test]

@@ -76,6 +76,23 @@ impl Value<'_> {
     }
 }
 
+impl fmt::Display for Value<'_> {
+    /// For whoever holds the token.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Value::Absent => f.write_str("absent"),
+            Value::Null => f.write_str("null"),
+            Value::Bool(value) => value.fmt(f),
+            Value::Number(Number::Whole(number)) => number.fmt(f),
+            Value::Number(Number::Fractional(number)) => number.fmt(f),
+            Value::Text(text) => write!(f, "{text:?}"),
+            Value::Texts(texts) => write!(f, "{texts:?}"),
+            Value::Array => f.write_str("an array"),
+            Value::Object(_) => f.write_str("an object"),
+        }
+    }
+}
+
 /// A number in a claim: seconds may be whole or fractional.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Number {
@@ -100,6 +117,14 @@ impl Number {
                 i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
             }
             Number::Fractional(number) => number.floor() as i64,
+        }
+    }
+
+    /// Rounded up, and held to what 64 bits can say.
+    pub(super) fn ceil(self) -> i64 {
+        match self {
+            Number::Whole(_) => self.floor(),
+            Number::Fractional(number) => number.ceil() as i64,
         }
     }
 }

@@ -5,13 +5,20 @@
 //! `jsonwebtoken` reads the key formats; `aws-lc-rs` holds the parsed key and verifies, because
 //! `jsonwebtoken` parses it anew for every token and lacks ES512.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use aws_lc_rs::{
-    digest, hmac,
-    signature::{self, ParsedPublicKey, VerificationAlgorithm},
+    digest,
+    encoding::{AsDer, PublicKeyX509Der},
+    hmac,
+    rsa::PublicEncryptingKey,
+    signature::{
+        self, ParsedPublicKey, RsaParameters, RsaPublicKeyComponents, VerificationAlgorithm,
+    },
 };
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
+use serde::Deserialize;
 
 /// Declares the algorithms.
 macro_rules! algorithms {
@@ -118,21 +125,38 @@ impl Algorithm {
         }
     }
 
-    /// How a public key verifies; the algorithms with a shared secret have no such way.
-    fn public(self) -> Option<&'static dyn VerificationAlgorithm> {
+    /// How an RSA key verifies.
+    fn rsa(self) -> Option<&'static RsaParameters> {
         Some(match self {
-            Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => return None,
             Algorithm::RS256 => &signature::RSA_PKCS1_2048_8192_SHA256,
             Algorithm::RS384 => &signature::RSA_PKCS1_2048_8192_SHA384,
             Algorithm::RS512 => &signature::RSA_PKCS1_2048_8192_SHA512,
             Algorithm::PS256 => &signature::RSA_PSS_2048_8192_SHA256,
             Algorithm::PS384 => &signature::RSA_PSS_2048_8192_SHA384,
             Algorithm::PS512 => &signature::RSA_PSS_2048_8192_SHA512,
+            _ => return None,
+        })
+    }
+
+    /// How a public key verifies; the algorithms with a shared secret have no such way.
+    fn public(self) -> Option<&'static dyn VerificationAlgorithm> {
+        Some(match self {
             Algorithm::ES256 => &signature::ECDSA_P256_SHA256_FIXED,
             Algorithm::ES384 => &signature::ECDSA_P384_SHA384_FIXED,
             Algorithm::ES512 => &signature::ECDSA_P521_SHA512_FIXED,
             Algorithm::EdDSA => &signature::ED25519,
+            _ => self.rsa()?,
         })
+    }
+
+    /// The curve of an EC key, by its name in a JWK, and the bytes of a coordinate.
+    fn curve(self) -> Option<(&'static str, usize)> {
+        match self {
+            Algorithm::ES256 => Some(("P-256", 32)),
+            Algorithm::ES384 => Some(("P-384", 48)),
+            Algorithm::ES512 => Some(("P-521", 66)),
+            _ => None,
+        }
     }
 }
 
@@ -153,11 +177,14 @@ pub enum KeyError {
     },
 }
 
-/// A key that verifies signatures of one algorithm. `Debug` shows its fingerprint, not the key.
+/// A key that verifies signatures of one algorithm. Clones share it; `Debug` shows its
+/// fingerprint, not the key.
+#[derive(Clone)]
 pub struct Key {
     algorithm: Algorithm,
-    material: Material,
-    fingerprint: String,
+    kid: Option<Arc<str>>,
+    fingerprint: Arc<str>,
+    material: Arc<Material>,
 }
 
 enum Material {
@@ -178,11 +205,8 @@ impl Key {
         if secret.len() < algorithm.secret_bytes() {
             return Err(KeyError::TooShort { algorithm });
         }
-        Ok(Key {
-            algorithm,
-            material: Material::Secret(Box::new(hmac::Key::new(algorithm.hmac(), secret))),
-            fingerprint: fingerprint(secret),
-        })
+        let key = hmac::Key::new(algorithm.hmac(), secret);
+        Ok(Key::new(algorithm, secret, Material::Secret(Box::new(key))))
     }
 
     /// A public key in PEM: SPKI, PKCS#1 (RSA) or an X.509 certificate, of which only the key is
@@ -203,18 +227,79 @@ impl Key {
         Key::from_public(algorithm, key.map_err(invalid)?.try_get_as_bytes().map_err(invalid)?)
     }
 
+    /// A public key of a JSON Web Key ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)) that
+    /// is meant to verify with this algorithm, named by its `kid`.
+    pub(super) fn from_jwk(algorithm: Algorithm, jwk: &Jwk) -> Result<Key, KeyError> {
+        let invalid = KeyError::Invalid { algorithm };
+        let field = |field: &Option<String>| {
+            let text = field.as_ref().ok_or(invalid)?;
+            URL_SAFE_NO_PAD.decode(text).map_err(|_| invalid)
+        };
+        let key = match (algorithm.family(), jwk.kty.as_str()) {
+            (Family::Rsa, "RSA") => {
+                let components = RsaPublicKeyComponents { n: field(&jwk.n)?, e: field(&jwk.e)? };
+                let parameters = algorithm.rsa().ok_or(invalid)?;
+                let parsed = components.to_parsed_public_key(parameters).map_err(|_| invalid)?;
+                Key::from_parsed(algorithm, &components.n, parsed)?
+            }
+            (Family::Ec, "EC") => {
+                let (curve, length) = algorithm.curve().ok_or(invalid)?;
+                let (x, y) = (field(&jwk.x)?, field(&jwk.y)?);
+                if jwk.crv.as_deref() != Some(curve) || x.len() != length || y.len() != length {
+                    return Err(invalid);
+                }
+                Key::from_public(algorithm, &[&[UNCOMPRESSED_POINT][..], &x, &y].concat())?
+            }
+            (Family::Ed, "OKP") if jwk.crv.as_deref() == Some("Ed25519") => {
+                Key::from_public(algorithm, &field(&jwk.x)?)?
+            }
+            _ => return Err(invalid),
+        };
+        Ok(Key { kid: jwk.kid.as_deref().map(Arc::from), ..key })
+    }
+
     /// A public key as `aws-lc-rs` reads it: PKCS#1 for RSA, the point for EC and Ed25519.
     fn from_public(algorithm: Algorithm, key: &[u8]) -> Result<Key, KeyError> {
         let invalid = KeyError::Invalid { algorithm };
-        let verifies = algorithm.public().ok_or(invalid)?;
-        let parsed = ParsedPublicKey::new(verifies, key).map_err(|_| invalid)?;
-        let fingerprint = fingerprint(key);
-        Ok(Key { algorithm, material: Material::Public(parsed), fingerprint })
+        let parsed = ParsedPublicKey::new(algorithm.public().ok_or(invalid)?, key);
+        Key::from_parsed(algorithm, key, parsed.map_err(|_| invalid)?)
+    }
+
+    /// Sizes of RSA keys are checked here: the library does it only when it verifies.
+    fn from_parsed(
+        algorithm: Algorithm,
+        key: &[u8],
+        parsed: ParsedPublicKey,
+    ) -> Result<Key, KeyError> {
+        let bits = |parsed: &ParsedPublicKey| {
+            let der: PublicKeyX509Der<'_> = parsed.as_der().ok()?;
+            Some(PublicEncryptingKey::from_der(der.as_ref()).ok()?.key_size_bits())
+        };
+        let is_rsa = algorithm.family() == Family::Rsa;
+        if is_rsa && !bits(&parsed).is_some_and(|bits| (2048..=8192).contains(&bits)) {
+            return Err(KeyError::Invalid { algorithm });
+        }
+        Ok(Key::new(algorithm, key, Material::Public(parsed)))
+    }
+
+    fn new(algorithm: Algorithm, bytes: &[u8], material: Material) -> Key {
+        let fingerprint = fingerprint(bytes).into();
+        Key { algorithm, kid: None, fingerprint, material: Arc::new(material) }
+    }
+
+    /// The same key, to be chosen by this `kid`. A token that names another one is not tried.
+    pub fn with_kid(self, kid: &str) -> Key {
+        Key { kid: Some(kid.into()), ..self }
     }
 
     /// The algorithm that this key is for.
     pub fn algorithm(&self) -> Algorithm {
         self.algorithm
+    }
+
+    /// The name by which tokens choose this key, if it has one.
+    pub fn kid(&self) -> Option<&str> {
+        self.kid.as_deref()
     }
 
     /// The beginning of the key's SHA-256, to tell keys apart in a log.
@@ -225,16 +310,42 @@ impl Key {
     /// Whether the signature is this key's signature of the message. Takes the same time wherever
     /// the two differ.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
-        match &self.material {
+        match &*self.material {
             Material::Secret(key) => hmac::verify(key, message, signature).is_ok(),
             Material::Public(key) => key.verify_sig(message, signature).is_ok(),
         }
     }
 }
 
+/// A JSON Web Key, as far as it is looked into
+/// ([RFC 7517 §4](https://www.rfc-editor.org/rfc/rfc7517#section-4),
+/// [RFC 7518 §6](https://www.rfc-editor.org/rfc/rfc7518#section-6)).
+#[derive(Deserialize)]
+pub(super) struct Jwk {
+    pub(super) kty: String,
+    #[serde(rename = "use")]
+    pub(super) usage: Option<String>,
+    pub(super) key_ops: Option<Vec<String>>,
+    pub(super) alg: Option<String>,
+    kid: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+    n: Option<String>,
+    e: Option<String>,
+}
+
+/// What an EC point begins with that gives both coordinates
+/// ([SEC 1 §2.3.3](https://www.secg.org/sec1-v2.pdf)).
+const UNCOMPRESSED_POINT: u8 = 4;
+
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Key({} {})", self.algorithm, self.fingerprint)
+        write!(f, "Key({} {}", self.algorithm, self.fingerprint)?;
+        match &self.kid {
+            Some(kid) => write!(f, " kid {kid:?})"),
+            None => f.write_str(")"),
+        }
     }
 }
 

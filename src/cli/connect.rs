@@ -1,7 +1,6 @@
 //! `satellite connect`: the handshake, step by step.
 
 use std::{
-    io::Read,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -9,7 +8,7 @@ use std::{
 use clap::Args;
 use electric_satellite::{
     client::{Client, ConnectError},
-    session::{Cause, ClientId, Close, End, Token, Violation},
+    session::{Cause, ClientId, Close, End, Violation},
     transport::CallFailure,
     wire::{
         ReplyError, Version,
@@ -106,7 +105,7 @@ impl Connect {
             Some(id) => ClientId::new(id.as_str()).map_err(|error| error.to_string())?,
             None => ClientId::random(),
         };
-        let token = self.token()?;
+        let token = super::token_from(&self.token)?;
         let timeout = Duration::from_secs(self.timeout);
         let client = Client::new(&self.url)
             .map_err(|error| format!("{}: {error}", self.url))?
@@ -146,19 +145,6 @@ impl Connect {
         connection.close(Close::NORMAL);
         connection.closed().await;
         Ok(())
-    }
-
-    fn token(&self) -> Result<Token, String> {
-        let text = if self.token == "-" {
-            let mut text = String::new();
-            std::io::stdin()
-                .read_to_string(&mut text)
-                .map_err(|error| format!("cannot read the token: {error}"))?;
-            text
-        } else {
-            self.token.clone()
-        };
-        Token::new(text.trim()).map_err(|error| error.to_string())
     }
 
     /// What went wrong, and what to do about it.

@@ -135,7 +135,10 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
         .map_err(|error| format!("Cannot write to standard output: {error}"))?;
     select! {
         never = server.serve(listener, empty_database) => match never {},
-        () = stop_signal() => Ok(()),
+        () = stop_signal() => {
+            tracing::info!("asked to stop");
+            Ok(())
+        }
     }
 }
 

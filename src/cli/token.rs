@@ -1,10 +1,10 @@
-//! `satellite token`: prints a token.
+//! `satellite token`: prints a token, or explains one.
 
 use std::{fs, path::PathBuf, process::ExitCode};
 
 use clap::Args;
 use electric_satellite::{
-    auth::{Algorithm, Minter},
+    auth::{Algorithm, JwtAuthenticator, Minter},
     session::UnixTime,
 };
 use serde_json::{Map, Value, json};
@@ -15,12 +15,19 @@ use super::{Auth, fail};
 pub(super) struct MintToken {
     #[command(flatten)]
     auth: Auth,
+    /// Explain this token against the AUTH_* variables instead, claim by claim; - reads it from
+    /// standard input. Exits 0 if it would be accepted.
+    #[arg(long, value_name = "TOKEN")]
+    inspect: Option<String>,
     /// The user that the token speaks for.
-    #[arg(long, value_name = "USER")]
-    sub: String,
+    #[arg(long, value_name = "USER", required_unless_present = "inspect")]
+    sub: Option<String>,
     /// How long the token is valid, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 3600, allow_negative_numbers = true)]
     expires_in: i64,
+    /// The token's own id; a random one unless given.
+    #[arg(long, value_name = "ID")]
+    jti: Option<String>,
     /// More claims, as a JSON object. They win over those that are set otherwise; null removes.
     #[arg(long, value_name = "JSON")]
     claims: Option<String>,
@@ -34,12 +41,34 @@ pub(super) struct MintToken {
 
 impl MintToken {
     pub(super) fn run(self) -> ExitCode {
+        if let Some(token) = &self.inspect {
+            return self.explain(token);
+        }
         match self.mint() {
             Ok(token) => {
                 println!("{token}");
                 ExitCode::SUCCESS
             }
             Err(reason) => fail(reason),
+        }
+    }
+
+    fn explain(&self, token: &str) -> ExitCode {
+        let authenticator = match JwtAuthenticator::from_vars(|name| self.auth.lookup(name)) {
+            Ok(authenticator) => authenticator,
+            Err(errors) => return fail(errors),
+        };
+        let token = match super::token_from(token) {
+            Ok(token) => token,
+            Err(reason) => return fail(reason),
+        };
+        let findings = authenticator.explain(&token, UnixTime::now());
+        for finding in &findings {
+            println!("{finding}");
+        }
+        match findings.last().and_then(|verdict| verdict.good) {
+            Some(true) => ExitCode::SUCCESS,
+            _ => ExitCode::FAILURE,
         }
     }
 
@@ -56,7 +85,7 @@ impl MintToken {
     /// Signs as the service with the same variables verifies.
     fn minter(&self) -> Result<Minter, String> {
         if let Some(file) = &self.private_key {
-            let algorithm = self.auth.auth_jwt_alg.as_deref().unwrap_or_default();
+            let algorithm = self.auth.lookup("AUTH_JWT_ALG").unwrap_or_default();
             let algorithm: Algorithm = algorithm
                 .parse()
                 .map_err(|_| format!("AUTH_JWT_ALG={algorithm} names no algorithm to sign with"))?;
@@ -77,10 +106,15 @@ impl MintToken {
             Some(namespace) => claims.insert(namespace, json!({ "sub": self.sub })),
             None => claims.insert("sub".into(), json!(self.sub)),
         };
+        let jti = self.jti.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
+        claims.insert("jti".into(), json!(jti));
         claims.insert("iat".into(), json!(now));
         claims.insert("exp".into(), json!(now.saturating_add(self.expires_in)));
         for (variable, claim) in [("AUTH_JWT_ISS", "iss"), ("AUTH_JWT_AUD", "aud")] {
             if let Some(value) = set(variable) {
+                // Of several that are accepted, the first.
+                let several: Option<Vec<String>> = serde_json::from_str(&value).ok();
+                let value = several.and_then(|values| values.into_iter().next()).unwrap_or(value);
                 claims.insert(claim.into(), json!(value));
             }
         }

@@ -39,8 +39,8 @@ use super::{
 /// assert_eq!(request.client_id().as_str(), "client-1");
 ///
 /// // Here the authenticator looks at the token and vouches for what it says.
-/// let identity = Identity { user_id: "user-1".into(), expires_at: None };
-/// session.resolve(request, Ok(Verified::vouched_for_by_authenticator(identity)));
+/// let verified = Verified::vouched_for_by_authenticator(Identity::new("user-1"));
+/// session.resolve(request, Ok(verified));
 /// assert!(matches!(session.poll_output(), Some(Output::Send(_)))); // SatAuthResp
 /// assert!(matches!(session.poll_output(), Some(Output::Authenticated(_))));
 /// ```

@@ -1,0 +1,181 @@
+//! Keys and revocations that come from files, and are read again when those change.
+
+use std::{
+    convert::Infallible,
+    fmt, fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use tokio::{task::spawn_blocking, time::sleep};
+
+use super::{Algorithm, KeyRing, KeySet, KeySetError, RevocationList, Revoked};
+
+/// The largest file that is read, in bytes.
+const MAX_FILE: u64 = 1024 * 1024;
+
+/// A file with public keys: PEM, one or several, or a JWK Set.
+#[derive(Clone, Debug)]
+pub struct KeyFile {
+    path: PathBuf,
+    algorithms: Vec<Algorithm>,
+}
+
+/// A file with revocations, as JSON; see [`Revoked`].
+#[derive(Clone, Debug)]
+pub struct RevocationFile {
+    path: PathBuf,
+}
+
+/// Why a file cannot be used. `Display` names it.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct FileError {
+    path: PathBuf,
+    reason: FileErrorReason,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum FileErrorReason {
+    #[error("{0}")]
+    Unreadable(io::Error),
+    #[error("it is larger than {MAX_FILE} bytes")]
+    TooLarge,
+    #[error("{0}")]
+    Keys(KeySetError),
+    #[error("it is no JSON object of revocations: {0}")]
+    Revocations(serde_json::Error),
+}
+
+impl KeyFile {
+    /// The file at this path, whose keys verify with these algorithms.
+    pub fn new(path: impl Into<PathBuf>, algorithms: &[Algorithm]) -> KeyFile {
+        KeyFile { path: path.into(), algorithms: algorithms.to_vec() }
+    }
+
+    /// The name under which its keys are in a ring.
+    pub(super) fn source(&self) -> &str {
+        self.path.to_str().unwrap_or("file")
+    }
+
+    /// Reads the keys.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or holds no usable keys.
+    pub fn load(&self) -> Result<KeySet, FileError> {
+        let error = |reason| FileError { path: self.path.clone(), reason };
+        let text = read(&self.path).map_err(error)?;
+        KeySet::parse(&self.algorithms, &text)
+            .map_err(|reason| error(FileErrorReason::Keys(reason)))
+    }
+
+    /// Looks at the file so often, and exchanges its keys in the ring when they have changed. A
+    /// file that cannot be used leaves the keys as they are, and is complained about in the log.
+    pub async fn keep(self, ring: KeyRing, every: Duration) -> Infallible {
+        watch(self.path.clone(), every, move || {
+            let keys = self.load()?;
+            tracing::info!(file = %self.path.display(), keys = %fingerprints(&keys), "new keys");
+            ring.replace(self.source(), keys);
+            Ok(())
+        })
+        .await
+    }
+}
+
+impl RevocationFile {
+    /// The file at this path.
+    pub fn new(path: impl Into<PathBuf>) -> RevocationFile {
+        RevocationFile { path: path.into() }
+    }
+
+    /// Reads what is revoked.
+    ///
+    /// # Errors
+    ///
+    /// The file cannot be read, or is no such JSON.
+    pub fn load(&self) -> Result<Revoked, FileError> {
+        let error = |reason| FileError { path: self.path.clone(), reason };
+        let text = read(&self.path).map_err(error)?;
+        serde_json::from_slice(&text).map_err(|reason| error(FileErrorReason::Revocations(reason)))
+    }
+
+    /// Looks at the file so often, and puts what it says into the list when it has changed. A
+    /// file that cannot be used leaves the list as it is, and is complained about in the log.
+    pub async fn keep(self, list: RevocationList, every: Duration) -> Infallible {
+        watch(self.path.clone(), every, move || {
+            if list.replace(self.load()?) {
+                tracing::info!(file = %self.path.display(), "revocations changed");
+            }
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// How often files are looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// Where configured keys and revocations come from, and go to.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    Keys(KeyFile, KeyRing),
+    Revocations(RevocationFile, RevocationList),
+    #[cfg(feature = "jwks-http")]
+    Url(super::JwksUrl, KeyRing),
+}
+
+impl Source {
+    /// Keeps what came from here fresh, for ever.
+    pub(super) async fn keep(self) -> Infallible {
+        match self {
+            Source::Keys(file, ring) => file.keep(ring, LOOK_EVERY).await,
+            Source::Revocations(file, list) => file.keep(list, LOOK_EVERY).await,
+            #[cfg(feature = "jwks-http")]
+            Source::Url(url, ring) => url.keep(ring).await,
+        }
+    }
+}
+
+/// The keys as a log may show them.
+pub(super) fn fingerprints(keys: &KeySet) -> impl fmt::Display {
+    let keys: Vec<String> = keys
+        .keys()
+        .iter()
+        .map(|key| format!("{} {}", key.algorithm(), key.fingerprint()))
+        .collect();
+    keys.join(", ")
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, FileErrorReason> {
+    let size = fs::metadata(path).map_err(FileErrorReason::Unreadable)?.len();
+    if size > MAX_FILE {
+        return Err(FileErrorReason::TooLarge);
+    }
+    fs::read(path).map_err(FileErrorReason::Unreadable)
+}
+
+/// Calls `changed` whenever the file's content is another than the last time, for ever. What it
+/// was at the beginning has been seen.
+async fn watch(
+    path: PathBuf,
+    every: Duration,
+    mut changed: impl FnMut() -> Result<(), FileError> + Send + 'static,
+) -> Infallible {
+    let look = |path: PathBuf| async move {
+        // Files may lie on a disk that is slow or gone.
+        spawn_blocking(move || read(&path).map_err(|error| error.to_string())).await
+    };
+    let mut seen = look(path.clone()).await.ok();
+    loop {
+        sleep(every).await;
+        let Ok(now) = look(path.clone()).await else { continue };
+        if seen.as_ref() == Some(&now) {
+            continue;
+        }
+        seen = Some(now);
+        if let Err(error) = changed() {
+            tracing::error!(%error, "a changed file cannot be used: what it said before still holds");
+        }
+    }
+}
