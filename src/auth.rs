@@ -84,11 +84,21 @@ pub trait Authenticator: Send + Sync + 'static {
     fn keep_fresh(&self) -> impl Future<Output = ()> + Send {
         std::future::ready(())
     }
+
+    /// What whoever runs the service must not overlook; it is shown wherever the service tells
+    /// how it is. By default, nothing.
+    fn warning(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 impl<A: Authenticator> Authenticator for Arc<A> {
     fn keep_fresh(&self) -> impl Future<Output = ()> + Send {
         A::keep_fresh(self)
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        A::warning(self)
     }
 
     fn authenticate(
@@ -347,6 +357,13 @@ impl Authenticator for JwtAuthenticator {
     async fn keep_fresh(&self) {
         let sources = self.sources.iter().cloned().map(Source::keep);
         futures_util::future::join_all(sources).await;
+    }
+
+    fn warning(&self) -> Option<&'static str> {
+        self.is_insecure().then_some(
+            "insecure mode: unsigned tokens are accepted, anybody can say who they are; \
+             for development only",
+        )
     }
 }
 

@@ -51,6 +51,7 @@ struct Options {
     versions: RangeInclusive<Version>,
     server_id: String,
     clock: Clock,
+    warning: Option<&'static str>,
 }
 
 /// The wall clock that tokens are judged by.
@@ -74,6 +75,7 @@ impl<A: Authenticator> Server<A> {
             versions: Version::V0_6..=Version::V0_12,
             server_id: uuid::Uuid::new_v4().to_string(),
             clock: Arc::new(UnixTime::now),
+            warning: authenticator.warning(),
         };
         Server { authenticator: Arc::new(authenticator), options: Arc::new(options) }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use electric_satellite::{
-    auth::{ConfigError, ConfigErrors, JwtAuthenticator},
+    auth::{Authenticator, ConfigError, ConfigErrors, JwtAuthenticator},
     server::{Server, empty_database},
 };
 use tokio::{net::TcpListener, select};
@@ -122,9 +122,7 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     let insecure = authenticator.is_insecure();
     let listener = listen(address, port, insecure).await?;
     let bound = listener.local_addr().map_err(|error| format!("Cannot listen: {error}"))?;
-    if insecure {
-        tracing::warn!("AUTH_MODE=insecure: anybody can say who they are; for development only");
-    }
+    announce(&authenticator);
     let mut server = Server::new(authenticator);
     if let Some(instance_id) = instance_id.filter(|id| !id.trim().is_empty()) {
         server = server.with_server_id(instance_id);
@@ -139,6 +137,16 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
             tracing::info!("asked to stop");
             Ok(())
         }
+    }
+}
+
+/// Says how the service authenticates.
+fn announce(authenticator: &JwtAuthenticator) {
+    if let Some(warning) = authenticator.warning() {
+        tracing::warn!("{warning}");
+    }
+    if let Some(keys) = authenticator.keys() {
+        tracing::info!(keys = ?keys.keys().keys(), "secure mode: tokens must be signed");
     }
 }
 

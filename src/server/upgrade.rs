@@ -81,10 +81,16 @@ fn respond(
             }
         }
     } else if path == "/api/status" && request.method() == Method::GET {
-        text(StatusCode::OK, "The Satellite service is up")
+        text(StatusCode::OK, status(options.warning))
     } else {
         text(StatusCode::NOT_FOUND, "Not found")
     }
+}
+
+/// That the service is up, and what must not be overlooked.
+fn status(warning: Option<&str>) -> String {
+    let warning = warning.map(|warning| format!(". WARNING: {warning}"));
+    format!("The Satellite service is up{}", warning.as_deref().unwrap_or_default())
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {

@@ -252,12 +252,12 @@ const TABLE: &[Deviation] = &[
     },
     Deviation {
         cases: &["http_api_status"],
-        here: "HTTP/1.1 200 \"The Satellite service is up\"; open",
+        here: "HTTP/1.1 200 \"The Satellite service is up. WARNING: insecure mode: unsigned tokens are accepted, anybody can say who they are; for development only\"; open",
         rows: &[STATUS],
     },
     Deviation {
         cases: &["http_api_status_close"],
-        here: "HTTP/1.1 200 \"The Satellite service is up\"; closed",
+        here: "HTTP/1.1 200 \"The Satellite service is up. WARNING: insecure mode: unsigned tokens are accepted, anybody can say who they are; for development only\"; closed",
         rows: &[STATUS],
     },
 ];
