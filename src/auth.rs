@@ -407,11 +407,12 @@ fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, AuthError> {
     let signed = &token[..header.len() + 1 + payload.len()];
     let header = decoded(header, "the header is not base64url")?;
     let candidates = check_header(&header, keys)?;
-    let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| AuthError::InvalidSignature)?;
+    let payload = decoded(payload, "the payload is not base64url")?;
+    let signature = decoded(signature, "the signature is not base64url")?;
     if !candidates.iter().any(|key| key.verifies(signed.as_bytes(), &signature)) {
         return Err(AuthError::InvalidSignature);
     }
-    decoded(payload, "the payload is not base64url")
+    Ok(payload)
 }
 
 /// The payload of a token whose header and signature are not looked at.

@@ -409,7 +409,7 @@ fn parse_key(algorithm: Algorithm, key: &str, base64: bool) -> Result<Key, Confi
         false => Key::from_pem(algorithm, key.as_bytes()),
     };
     parsed.map_err(|reason| match reason {
-        KeyError::TooShort { .. } => error(KEY, reason.to_string()),
+        KeyError::TooShort { .. } | KeyError::NotASecret { .. } => error(KEY, reason.to_string()),
         KeyError::Invalid { algorithm } => error(
             KEY,
             format!(

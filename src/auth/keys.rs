@@ -18,7 +18,12 @@ use aws_lc_rs::{
 };
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use jsonwebtoken::DecodingKey;
+use pem::Pem;
 use serde::Deserialize;
+use x509_cert::{
+    Certificate,
+    der::{Decode, Encode},
+};
 
 /// Declares the algorithms.
 macro_rules! algorithms {
@@ -169,6 +174,12 @@ pub enum KeyError {
         /// The algorithm it was meant for.
         algorithm: Algorithm,
     },
+    /// A PEM text was given as a shared secret, which a public key is not.
+    #[error("is a key in PEM, not a shared secret for {algorithm}")]
+    NotASecret {
+        /// The algorithm it was meant for.
+        algorithm: Algorithm,
+    },
     /// It is no public key of the kind, the curve and the size that the algorithm takes.
     #[error("is not a valid key for {algorithm} or it has invalid format")]
     Invalid {
@@ -197,10 +208,14 @@ impl Key {
     ///
     /// # Errors
     ///
-    /// The secret is too short, or the algorithm takes no secret.
+    /// The secret is too short or no secret, or the algorithm takes none.
     pub fn from_secret(algorithm: Algorithm, secret: &[u8]) -> Result<Key, KeyError> {
         if !algorithm.is_symmetric() {
             return Err(KeyError::Invalid { algorithm });
+        }
+        // Whoever knows a public key could sign with it.
+        if secret.trim_ascii_start().starts_with(b"-----BEGIN ") {
+            return Err(KeyError::NotASecret { algorithm });
         }
         if secret.len() < algorithm.secret_bytes() {
             return Err(KeyError::TooShort { algorithm });
@@ -210,21 +225,41 @@ impl Key {
     }
 
     /// A public key in PEM: SPKI, PKCS#1 (RSA) or an X.509 certificate, of which only the key is
-    /// looked at.
+    /// looked at. There must be one block; text around it is passed over
+    /// ([RFC 7468 §2](https://www.rfc-editor.org/rfc/rfc7468#section-2)).
     ///
     /// # Errors
     ///
     /// It is not a public key for this algorithm: another kind, another curve, RSA below 2048
-    /// bits, a private key, or no PEM at all.
+    /// bits, a private key, several keys, or no PEM at all.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Key, KeyError> {
+        let invalid = KeyError::Invalid { algorithm };
+        let block = one_block(pem).ok_or(invalid)?;
+        match block.tag() {
+            "PUBLIC KEY" | "RSA PUBLIC KEY" => Key::from_block(algorithm, &block),
+            "CERTIFICATE" => {
+                let certificate = Certificate::from_der(block.contents()).map_err(|_| invalid)?;
+                let key = certificate.tbs_certificate.subject_public_key_info.to_der();
+                Key::from_block(algorithm, &Pem::new("PUBLIC KEY", key.map_err(|_| invalid)?))
+            }
+            _ => Err(invalid),
+        }
+    }
+
+    /// `aws-lc-rs` sees to the named curve, `jsonwebtoken` to the kind of the key.
+    fn from_block(algorithm: Algorithm, block: &Pem) -> Result<Key, KeyError> {
+        let invalid = KeyError::Invalid { algorithm };
+        let verifies = algorithm.public().ok_or(invalid)?;
+        ParsedPublicKey::new(verifies, block.contents()).map_err(|_| invalid)?;
+        let pem = pem::encode(block);
         let key = match algorithm.family() {
-            Family::Rsa => DecodingKey::from_rsa_pem(pem),
-            Family::Ec => DecodingKey::from_ec_pem(pem),
-            Family::Ed => DecodingKey::from_ed_pem(pem),
-            Family::Hmac => return Err(KeyError::Invalid { algorithm }),
+            Family::Rsa => DecodingKey::from_rsa_pem(pem.as_bytes()),
+            Family::Ec => DecodingKey::from_ec_pem(pem.as_bytes()),
+            Family::Ed => DecodingKey::from_ed_pem(pem.as_bytes()),
+            Family::Hmac => return Err(invalid),
         };
-        let invalid = |_| KeyError::Invalid { algorithm };
-        Key::from_public(algorithm, key.map_err(invalid)?.try_get_as_bytes().map_err(invalid)?)
+        let key = key.map_err(|_| invalid)?;
+        Key::from_public(algorithm, key.try_get_as_bytes().map_err(|_| invalid)?)
     }
 
     /// A public key of a JSON Web Key ([RFC 7517](https://www.rfc-editor.org/rfc/rfc7517)) that
@@ -265,7 +300,8 @@ impl Key {
         Key::from_parsed(algorithm, key, parsed.map_err(|_| invalid)?)
     }
 
-    /// Sizes of RSA keys are checked here: the library does it only when it verifies.
+    /// Sizes of RSA keys are checked here, because the library does it only when it verifies, and
+    /// so are the Ed25519 keys that anybody can sign for.
     fn from_parsed(
         algorithm: Algorithm,
         key: &[u8],
@@ -277,6 +313,9 @@ impl Key {
         };
         let is_rsa = algorithm.family() == Family::Rsa;
         if is_rsa && !bits(&parsed).is_some_and(|bits| (2048..=8192).contains(&bits)) {
+            return Err(KeyError::Invalid { algorithm });
+        }
+        if algorithm.family() == Family::Ed && is_of_small_order(key) {
             return Err(KeyError::Invalid { algorithm });
         }
         Ok(Key::new(algorithm, key, Material::Public(parsed)))
@@ -317,6 +356,37 @@ impl Key {
     }
 }
 
+/// The one block of a PEM text, if there is one and no other.
+pub(super) fn one_block(pem: &[u8]) -> Option<Pem> {
+    let mut blocks = pem::parse_many(pem).ok()?.into_iter();
+    blocks.next().filter(|_| blocks.next().is_none())
+}
+
+/// Whether an Ed25519 key is a point of small order, in any of its encodings: the `y` of the
+/// points of order 1, 2, 4 and 8, and those of them that can also be written with `p` added
+/// ([RFC 8032 §5.1](https://www.rfc-editor.org/rfc/rfc8032#section-5.1)).
+fn is_of_small_order(key: &[u8]) -> bool {
+    const Y: [&str; 7] = [
+        "0000000000000000000000000000000000000000000000000000000000000000",
+        "0100000000000000000000000000000000000000000000000000000000000000",
+        "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+        "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+        "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "edffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+        "eeffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+    ];
+    let mut y = key.to_vec();
+    if let Some(last) = y.last_mut() {
+        // The sign of x.
+        *last &= 0x7f;
+    }
+    Y.contains(&hex(&y).as_str())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A JSON Web Key, as far as it is looked into
 /// ([RFC 7517 §4](https://www.rfc-editor.org/rfc/rfc7517#section-4),
 /// [RFC 7518 §6](https://www.rfc-editor.org/rfc/rfc7518#section-6)).
@@ -352,5 +422,5 @@ impl fmt::Debug for Key {
 /// The first 4 bytes of the SHA-256, in hexadecimal: enough to tell keys apart.
 fn fingerprint(key: &[u8]) -> String {
     let digest = digest::digest(&digest::SHA256, key);
-    digest.as_ref()[..4].iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&digest.as_ref()[..4])
 }

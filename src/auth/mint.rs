@@ -68,6 +68,7 @@ impl Minter {
     /// It is not a private key for this algorithm.
     pub fn from_pem(algorithm: Algorithm, pem: &[u8]) -> Result<Minter, KeyError> {
         let invalid = KeyError::Invalid { algorithm };
+        super::keys::one_block(pem).ok_or(invalid)?;
         let key = match algorithm.family() {
             Family::Rsa => EncodingKey::from_rsa_pem(pem),
             Family::Ec => EncodingKey::from_ec_pem(pem),
