@@ -85,6 +85,12 @@ pub trait Authenticator: Send + Sync + 'static {
         std::future::ready(())
     }
 
+    /// What is revoked, if anything can be. A server looks at its live connections again whenever
+    /// that changes, and closes those whose identity is revoked. By default, nothing.
+    fn revocations(&self) -> Option<Arc<dyn Revocations>> {
+        None
+    }
+
     /// What whoever runs the service must not overlook; it is shown wherever the service tells
     /// how it is. By default, nothing.
     fn warning(&self) -> Option<&'static str> {
@@ -95,6 +101,10 @@ pub trait Authenticator: Send + Sync + 'static {
 impl<A: Authenticator> Authenticator for Arc<A> {
     fn keep_fresh(&self) -> impl Future<Output = ()> + Send {
         A::keep_fresh(self)
+    }
+
+    fn revocations(&self) -> Option<Arc<dyn Revocations>> {
+        A::revocations(self)
     }
 
     fn warning(&self) -> Option<&'static str> {
@@ -357,6 +367,10 @@ impl Authenticator for JwtAuthenticator {
     async fn keep_fresh(&self) {
         let sources = self.sources.iter().cloned().map(Source::keep);
         futures_util::future::join_all(sources).await;
+    }
+
+    fn revocations(&self) -> Option<Arc<dyn Revocations>> {
+        self.revocations.clone()
     }
 
     fn warning(&self) -> Option<&'static str> {

@@ -16,8 +16,9 @@ use tokio_tungstenite::{
 };
 
 use crate::{
+    registry::Occupant,
     session::{AuthenticatedServer, ClientId, ClientSession, End, Token},
-    transport::{self, Connection, Limits, Socket, Step, config},
+    transport::{self, Connection, Limits, Socket, Step, config, metered},
     wire::Version,
 };
 
@@ -132,6 +133,7 @@ impl Client {
         let uri = format!("ws://{}:{}/ws", self.host, self.port);
         let uri: Uri = uri.parse().expect("made of the parts of a URL");
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(self.version.to_string());
+        let stream = metered(stream, &self.limits);
         let handshake = client_async_with_config(request, stream, Some(config(&self.limits)));
         let (stream, _) = self.in_time(handshake).await?.map_err(refused)?;
         let (version, limits) = (self.version, self.limits.clone());
@@ -166,8 +168,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Upgraded<S> {
         let mut session = ClientSession::new(now, limits.auth_timeout, version, client_id, token);
         match transport::handshake(&mut socket, &mut session).await {
             Ok(Step::Authenticated(server)) => {
+                let occupant = Occupant::default();
                 let (connection, driver) =
-                    transport::connect(socket, session, server, version, &limits);
+                    transport::connect(socket, session, server, occupant, version, &limits);
                 tokio::spawn(driver);
                 Ok(connection)
             }

@@ -31,6 +31,7 @@
 
 pub mod auth;
 pub mod client;
+pub mod registry;
 pub mod server;
 pub mod session;
 pub mod transport;

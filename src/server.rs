@@ -5,30 +5,56 @@
 //! as [`empty_database`].
 
 mod empty;
+mod live;
 mod upgrade;
 
 use std::{
-    convert::Infallible, future::Future, net::SocketAddr, ops::RangeInclusive, sync::Arc,
+    future::Future,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
+    join,
     net::TcpListener,
     select,
+    sync::{SetOnce, watch},
     time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
     auth::{AuthError, Authenticator},
+    registry::{InProcessRegistry, Occupant, Registry, RegistryError},
     session::{
-        AuthRequest, AuthenticatedClient, ClientId, End, Refusal, ServerSession, UnixTime, Verified,
+        AuthRequest, AuthenticatedClient, ClientId, End, Identity, Limit, Refusal, ServerSession,
+        UnixTime, Verified,
     },
     transport::{self, Connection, Limits, Socket, Step},
     wire::Version,
 };
 
+use live::LiveConnections;
+
 pub use empty::empty_database;
+pub use live::Drain;
+
+/// What happens when a token expires while its connection lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ExpiryPolicy {
+    /// Nothing: a token is judged when it is presented. That is what one-off tokens need.
+    #[default]
+    Ignore,
+    /// The connection is closed with 4000 `JWT-expired`, leeway included: clients from 0.9.4 on
+    /// stay away until they have another token.
+    Close {
+        /// How long after `exp`, in seconds.
+        leeway: u32,
+    },
+}
 
 /// A server that lets clients in. Its clones are the same server.
 ///
@@ -39,77 +65,129 @@ pub use empty::empty_database;
 ///     .with_server_id("instance-1")
 ///     .with_versions(Version::V0_10..=Version::V0_12);
 /// ```
-pub struct Server<A> {
+pub struct Server<A, R = InProcessRegistry> {
     authenticator: Arc<A>,
+    registry: Arc<R>,
     options: Arc<Options>,
+    state: Arc<State>,
 }
 
-/// What a server is configured with, beside its authenticator.
+/// What a server is configured with, beside its authenticator and its registry.
 #[derive(Clone)]
 struct Options {
     limits: Limits,
     versions: RangeInclusive<Version>,
     server_id: String,
     clock: Clock,
+    expiry: ExpiryPolicy,
+    readiness: Option<Readiness>,
     warning: Option<&'static str>,
 }
 
 /// The wall clock that tokens are judged by.
 type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
 
-impl<A> Clone for Server<A> {
-    fn clone(&self) -> Server<A> {
+/// Whether the service can be used, or why not.
+type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
+
+/// What changes while a server runs.
+#[derive(Default)]
+struct State {
+    live: Arc<LiveConnections>,
+    /// After how many seconds to come back, once the service is going to stop.
+    draining: OnceLock<u32>,
+    drained: SetOnce<()>,
+}
+
+impl<A, R> Clone for Server<A, R> {
+    fn clone(&self) -> Server<A, R> {
         Server {
             authenticator: Arc::clone(&self.authenticator),
+            registry: Arc::clone(&self.registry),
             options: Arc::clone(&self.options),
+            state: Arc::clone(&self.state),
         }
     }
 }
 
 impl<A: Authenticator> Server<A> {
-    /// A server with this authenticator, the default [`Limits`], every version from 0.6 to 0.12
-    /// and a random instance id.
+    /// A server with this authenticator, the default [`Limits`], every version from 0.6 to 0.12,
+    /// a registry in this process and a random instance id.
     pub fn new(authenticator: A) -> Server<A> {
         let options = Options {
             limits: Limits::default(),
             versions: Version::V0_6..=Version::V0_12,
             server_id: uuid::Uuid::new_v4().to_string(),
             clock: Arc::new(UnixTime::now),
+            expiry: ExpiryPolicy::default(),
+            readiness: None,
             warning: authenticator.warning(),
         };
-        Server { authenticator: Arc::new(authenticator), options: Arc::new(options) }
+        Server {
+            authenticator: Arc::new(authenticator),
+            registry: Arc::default(),
+            options: Arc::new(options),
+            state: Arc::default(),
+        }
     }
+}
 
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Server<A> {
+impl<A: Authenticator, R: Registry> Server<A, R> {
+    fn with(mut self, change: impl FnOnce(&mut Options)) -> Server<A, R> {
         change(Arc::make_mut(&mut self.options));
         self
     }
 
     /// The same server with other limits.
-    pub fn with_limits(self, limits: Limits) -> Server<A> {
+    pub fn with_limits(self, limits: Limits) -> Server<A, R> {
         self.with(|options| options.limits = limits)
     }
 
     /// The same server with other versions. Of several that a client offers, the newest among
     /// these is chosen.
-    pub fn with_versions(self, versions: RangeInclusive<Version>) -> Server<A> {
+    pub fn with_versions(self, versions: RangeInclusive<Version>) -> Server<A, R> {
         self.with(|options| options.versions = versions)
     }
 
     /// The same server with this instance id, which authenticated clients are told.
-    pub fn with_server_id(self, server_id: impl Into<String>) -> Server<A> {
+    pub fn with_server_id(self, server_id: impl Into<String>) -> Server<A, R> {
         self.with(|options| options.server_id = server_id.into())
     }
 
     /// The same server with another wall clock, by which tokens are judged: for tests.
-    pub fn with_clock(self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Server<A> {
+    pub fn with_clock(self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Server<A, R> {
         self.with(|options| options.clock = Arc::new(clock))
+    }
+
+    /// The same server with another policy for tokens that expire.
+    pub fn with_expiry(self, expiry: ExpiryPolicy) -> Server<A, R> {
+        self.with(|options| options.expiry = expiry)
+    }
+
+    /// The same server, which refuses upgrades with 503 and this reason while it is not ready.
+    pub fn with_readiness(
+        self,
+        readiness: impl Fn() -> Result<(), String> + Send + Sync + 'static,
+    ) -> Server<A, R> {
+        self.with(|options| options.readiness = Some(Arc::new(readiness)))
+    }
+
+    /// The same server with another registry.
+    pub fn with_registry<R2: Registry>(self, registry: R2) -> Server<A, R2> {
+        let Server { authenticator, options, state, .. } = self;
+        Server { authenticator, registry: Arc::new(registry), options, state }
+    }
+
+    /// How many authenticated connections there are, now and whenever that changes.
+    pub fn connections(&self) -> watch::Receiver<usize> {
+        self.state.live.count()
     }
 
     /// Takes a connection through the upgrade and the authentication. It is driven by a task of
     /// its own from then on, and lives until it ends or the [`Connection`] is dropped.
     ///
-    /// Must be called on a Tokio runtime with time enabled.
+    /// Must be called on a Tokio runtime with time enabled. [`Authenticator::keep_fresh`] and the
+    /// revocation of live connections are [`Server::maintain`]'s, which must run beside.
     ///
     /// # Errors
     ///
@@ -118,33 +196,51 @@ impl<A: Authenticator> Server<A> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (socket, version) = upgrade::upgrade(stream, &self.options).await?;
+        let (socket, version) = upgrade::upgrade(stream, &self.options, &self.state).await?;
         let (connection, driver) = self.authenticate(socket, version).await?;
         tokio::spawn(driver);
         Ok(connection)
     }
 
-    /// Accepts connections for ever. Each authenticated one is handed to the handler, on a task
-    /// of its own; when the handler is done, the connection is closed.
+    /// Accepts connections until the server is drained. Each authenticated one is handed to the
+    /// handler, on a task of its own; when the handler is done, the connection is closed.
     ///
     /// A connection that fails concerns no other. An error of the listener itself, such as too
     /// many open files, is logged and survived after a pause.
-    pub async fn serve<H, F>(&self, listener: TcpListener, handler: H) -> Infallible
+    pub async fn serve<H, F>(&self, listener: TcpListener, handler: H)
     where
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        let keep_fresh = async {
-            self.authenticator.keep_fresh().await;
-            std::future::pending().await
-        };
         select! {
-            never = self.accept_for_ever(listener, handler) => never,
-            never = keep_fresh => never,
+            () = self.accept_all(listener, handler) => {}
+            () = self.maintain() => {}
+            () = self.state.drained.wait().map(|_| ()) => {}
         }
     }
 
-    async fn accept_for_ever<H, F>(&self, listener: TcpListener, handler: H) -> Infallible
+    /// Keeps the authenticator fresh and closes connections whose identity is revoked, until it
+    /// is dropped. [`Server::serve`] does this itself.
+    pub async fn maintain(&self) {
+        let revocations = async {
+            if let Some(revocations) = self.authenticator.revocations() {
+                self.state.live.enforce(revocations).await;
+            }
+        };
+        join!(self.authenticator.keep_fresh(), revocations);
+        std::future::pending().await
+    }
+
+    /// Stops serving: upgrades are refused from now on with 503, connections are closed with 1001
+    /// once the calls that have arrived are answered, and [`Server::serve`] returns. Done when no
+    /// connection is left.
+    pub async fn drain(&self, drain: Drain) {
+        let _ = self.state.draining.set(drain.retry_after);
+        self.state.live.drain(drain).await;
+        let _ = self.state.drained.set(());
+    }
+
+    async fn accept_all<H, F>(&self, listener: TcpListener, handler: H)
     where
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
@@ -170,7 +266,7 @@ impl<A: Authenticator> Server<A> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        match upgrade::upgrade(stream, &self.options).await {
+        match upgrade::upgrade(stream, &self.options, &self.state).await {
             Ok((socket, version)) => {
                 tokio::spawn(self.authenticate_then_serve(socket, version, peer, handler));
             }
@@ -199,9 +295,9 @@ impl<A: Authenticator> Server<A> {
         };
         let client_id = connection.client_id().clone();
         tracing::info!(%peer, %client_id, %version, "client authenticated");
-        let ending = connection.ending();
-        tokio::join!(driver, handler(connection));
-        if let Some(end) = ending.get() {
+        let handle = connection.handle();
+        join!(driver, handler(connection));
+        if let Some(end) = handle.ended() {
             tracing::info!(%peer, %client_id, reason = %end.cause, "connection ended");
         }
     }
@@ -211,7 +307,7 @@ impl<A: Authenticator> Server<A> {
         mut socket: Socket<S>,
         version: Version,
     ) -> Result<
-        (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A>),
+        (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
         AcceptError,
     >
     where
@@ -221,26 +317,42 @@ impl<A: Authenticator> Server<A> {
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
         let mut session =
-            ServerSession::new(now.into_std(), limits.auth_timeout, version, server_id);
+            ServerSession::registering(now.into_std(), limits.auth_timeout, version, server_id);
+        let occupant = Occupant::default();
         let mut refused = None;
         loop {
             match transport::handshake(&mut socket, &mut session).await {
                 Ok(Step::Authenticated(client)) => {
-                    return Ok(transport::connect(socket, session, client, version, limits));
+                    self.limit(&mut session, client.verified.identity());
+                    let (connection, driver) =
+                        transport::connect(socket, session, client, occupant, version, limits);
+                    let entry = self.state.live.enter(connection.handle());
+                    let driver = async move {
+                        driver.await;
+                        drop(entry);
+                    };
+                    return Ok((connection, driver));
                 }
-                Ok(Step::Authenticate(request)) => match self.verdict(&request, deadline).await {
-                    Some(Ok(verified)) => session.resolve(request, Ok(verified)),
-                    Some(Err(error)) => {
-                        let refusal = Refusal::from(&error);
-                        refused = Some((request.client_id().clone(), error));
-                        session.resolve(request, Err(refusal));
+                Ok(Step::Authenticate(request)) => {
+                    match timeout_at(deadline, self.admit(&request, &occupant)).await {
+                        Ok(Ok(admitted)) => session.resolve_registered(request, Ok(admitted)),
+                        Ok(Err(reason)) => {
+                            let client_id = request.client_id().clone();
+                            session.resolve_registered(request, Err(reason.refusal()));
+                            refused = Some((client_id, reason));
+                        }
+                        // The session's own deadline is the same, and refuses.
+                        Err(_) => drop(request),
                     }
-                    // The session's own deadline is the same, and refuses.
-                    None => drop(request),
-                },
+                }
                 Err(end) => {
                     return Err(match refused {
-                        Some((client_id, error)) => AcceptError::Refused { client_id, error },
+                        Some((client_id, NotAdmitted::Auth(error))) => {
+                            AcceptError::Refused { client_id, error }
+                        }
+                        Some((client_id, NotAdmitted::Registry(error))) => {
+                            AcceptError::NotRegistered { client_id, error }
+                        }
                         None => AcceptError::Ended(end),
                     });
                 }
@@ -248,14 +360,53 @@ impl<A: Authenticator> Server<A> {
         }
     }
 
-    /// The authenticator's verdict, if it comes by the deadline.
-    async fn verdict(
+    /// The verdict on the token, and then the registration of the client id.
+    async fn admit(
         &self,
         request: &AuthRequest,
-        deadline: Instant,
-    ) -> Option<Result<Verified, AuthError>> {
+        occupant: &Occupant,
+    ) -> Result<(Verified, R::Registration), NotAdmitted> {
         let now = (self.options.clock)();
-        timeout_at(deadline, self.authenticator.authenticate(request, now)).await.ok()
+        let verified =
+            self.authenticator.authenticate(request, now).await.map_err(NotAdmitted::Auth)?;
+        let client = AuthenticatedClient { client_id: request.client_id().clone(), verified };
+        let registration = self.registry.register(&client, occupant.clone()).await;
+        Ok((client.verified, registration.map_err(NotAdmitted::Registry)?))
+    }
+
+    /// Limits how long a connection lasts, as the policies want it.
+    fn limit(&self, session: &mut ServerSession<R::Registration>, identity: &Identity) {
+        let now = Instant::now().into_std();
+        if let Some(age) = self.options.limits.max_session_age {
+            session.limit(now + age, Limit::Age);
+        }
+        if let (ExpiryPolicy::Close { leeway }, Some(expires_at)) =
+            (self.options.expiry, identity.expires_at)
+        {
+            let end = expires_at.as_secs().saturating_add(leeway.into());
+            let left = end.saturating_sub((self.options.clock)().as_secs());
+            let left = u64::try_from(left).unwrap_or(0).min(MAX_TIMER);
+            session.limit(now + Duration::from_secs(left), Limit::Expiry);
+        }
+    }
+}
+
+/// Longer than any connection lasts, and short enough for every clock: 10 years.
+const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
+
+/// Why a client is not admitted.
+enum NotAdmitted {
+    Auth(AuthError),
+    Registry(RegistryError),
+}
+
+impl NotAdmitted {
+    fn refusal(&self) -> Refusal {
+        match self {
+            NotAdmitted::Auth(error) => error.into(),
+            NotAdmitted::Registry(RegistryError::Occupied) => Refusal::Occupied,
+            NotAdmitted::Registry(RegistryError::Unavailable(_)) => Refusal::Unavailable,
+        }
     }
 }
 
@@ -277,6 +428,15 @@ pub enum AcceptError {
         /// The exact reason.
         #[source]
         error: AuthError,
+    },
+    /// The client is connected already, or that cannot be known.
+    #[error("client {client_id} not registered: {error}")]
+    NotRegistered {
+        /// The client's id.
+        client_id: ClientId,
+        /// The exact reason.
+        #[source]
+        error: RegistryError,
     },
     /// The session ended before the client was authenticated.
     #[error("{}", .0.cause)]

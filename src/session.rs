@@ -247,6 +247,10 @@ pub enum Refusal {
     /// Its claims are missing, of the wrong type, or not acceptable here.
     #[error("token claims are not acceptable")]
     Claims,
+    /// The client is connected already. It is told INVALID_REQUEST without a word, as by the
+    /// original.
+    #[error("client is connected already")]
+    Occupied,
     /// The authenticator could not tell. The connection is closed without an answer, because
     /// published clients take any answer for a final one and stop trying.
     #[error("authentication is unavailable")]
@@ -291,6 +295,10 @@ impl Close {
         Close::new(1007, "Message not formatted according to Electric protocol");
     /// 1011: this end failed.
     pub const INTERNAL: Close = Close::new(1011, "");
+    /// 4000 with Electric's text, by which published clients know that they need another token.
+    pub const EXPIRED: Close = Close::new(4000, "JWT-expired");
+    /// 4408 with Electric's text: no sign of life.
+    pub const SILENT: Close = Close::new(4408, "Client not responding to pings");
     /// 4408: no successful authentication in time.
     pub const AUTH_TIMEOUT: Close = Close::new(4408, "Authentication timeout");
 
@@ -324,6 +332,12 @@ pub enum Fault {
     /// A breach of RFC 6455.
     #[error("a breach of the WebSocket protocol")]
     Protocol,
+    /// No sign of life: the peer does not answer pings.
+    #[error("silence")]
+    Silent,
+    /// The peer does not take what is sent to it.
+    #[error("a standstill")]
+    Stuck,
 }
 
 /// The payload of one binary WebSocket message. It may hold a token, so `Debug` shows its length.
@@ -454,6 +468,21 @@ pub enum Cause {
     /// This end closed it.
     #[error("closed here")]
     Local,
+    /// The token expired while it was connected, and that is enforced.
+    #[error("the token expired")]
+    Expired,
+    /// It lasted as long as a connection may.
+    #[error("the connection is too old")]
+    TooOld,
+    /// The token or its user was revoked while it was connected.
+    #[error("the token was revoked")]
+    Revoked,
+    /// A newer connection of the same client took its place.
+    #[error("replaced by a newer connection of the same client")]
+    Replaced,
+    /// The service is going to stop.
+    #[error("the service stops")]
+    Drained,
     /// The peer closed it, with its close frame if there was one.
     #[error("closed by the peer{}", .0.as_ref().map(|close| format!(": {close}")).unwrap_or_default())]
     Peer(Option<Close>),
@@ -479,14 +508,23 @@ pub enum Cause {
     },
 }
 
+/// What limits how long a connection lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// The expiry of its token.
+    Expiry,
+    /// Its own age.
+    Age,
+}
+
 /// A rule that the peer broke. `Display` says which.
 ///
 /// What is answered, and the close that follows, are decided here and nowhere else.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Violation {
-    /// Messages are binary and keep to RFC 6455 and to the limits.
-    #[error("rule broken: only binary messages within the limits are accepted, not {0}")]
+    /// Messages are binary and keep to RFC 6455 and to the limits; a peer answers pings and reads.
+    #[error("rule broken: a peer sends binary messages within the limits, not {0}")]
     WebSocket(Fault),
     /// A frame is a known type byte and a decodable body.
     #[error("rule broken: a frame is a type byte and its protobuf message ({0})")]
@@ -595,6 +633,8 @@ impl Violation {
             }
             Violation::WebSocket(Fault::NotUtf8) => Close::new(1007, ""),
             Violation::WebSocket(Fault::TooLarge) => Close::new(1009, "Message too large"),
+            Violation::WebSocket(Fault::Silent) => Close::SILENT,
+            Violation::WebSocket(Fault::Stuck) => Close::new(4408, "Client not reading"),
             Violation::Frame(_) => Close::UNDECODABLE,
             Violation::AuthTimeout => Close::AUTH_TIMEOUT,
             _ => Close::AFTER_ERROR,
@@ -652,6 +692,12 @@ pub trait Session {
         answer: Result<Reply, SatErrorResp>,
     ) -> Result<(), SendError>;
 
-    /// Ends the session from this end, after sending the error if there is one.
-    fn close(&mut self, error: Option<SatErrorResp>, close: Close);
+    /// Ends the session from this end and for this reason, after sending the error if there is
+    /// one. Does nothing if it has ended.
+    fn end(&mut self, error: Option<SatErrorResp>, close: Close, cause: Cause);
+
+    /// Ends the session from this end, because the application wants it.
+    fn close(&mut self, error: Option<SatErrorResp>, close: Close) {
+        self.end(error, close, Cause::Local);
+    }
 }

@@ -6,10 +6,14 @@
 //! is never held across an `await`.
 
 mod connection;
+mod keepalive;
+mod metered;
 mod socket;
 
 use std::{
     collections::{HashMap, VecDeque},
+    future::ready,
+    mem,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -22,14 +26,23 @@ use tokio::{
 };
 
 use crate::{
+    registry::{Eviction, Occupant},
     session::{
-        AuthRequest, CallError, CallId, Close, End, Frame, Input, Output, Question, Session,
+        AuthRequest, CallError, CallId, Cause, Close, End, Fault, Frame, Input, Output, Question,
+        Session,
     },
-    wire::{Message, Reply, Request, Version},
+    wire::{
+        Message, Reply, Request, Version,
+        proto::{SatErrorResp, sat_error_resp::ErrorCode},
+    },
 };
 
+use keepalive::{Due, Keepalive};
+use socket::Happened;
+
+pub(crate) use connection::Handle;
 pub use connection::{CallFailure, Connection, Event, Receiver, Responder, Sender};
-pub(crate) use socket::{Socket, config};
+pub(crate) use socket::{Socket, config, metered};
 
 /// Every limit of a connection, on either side.
 ///
@@ -46,6 +59,14 @@ pub struct Limits {
     pub upgrade_timeout: Duration,
     /// How long authentication may take, from the upgrade to the verdict. 10 s.
     pub auth_timeout: Duration,
+    /// How long a peer may be silent before it is pinged; it is never pinged without. 20 s.
+    pub ping_interval: Option<Duration>,
+    /// How long a peer may take to answer a ping before it counts as gone. 20 s.
+    pub ping_timeout: Duration,
+    /// How long a peer may take nothing of what is sent to it before it counts as gone. 30 s.
+    pub write_timeout: Duration,
+    /// How long a connection may last after authentication; for ever without. For ever.
+    pub max_session_age: Option<Duration>,
     /// How long a connection that is being closed may take to let the last words through. 2 s.
     pub close_timeout: Duration,
     /// The largest head of an HTTP request, in bytes; at least 8192. 16 KiB.
@@ -67,6 +88,10 @@ impl Default for Limits {
         Limits {
             upgrade_timeout: Duration::from_secs(10),
             auth_timeout: Duration::from_secs(10),
+            ping_interval: Some(Duration::from_secs(20)),
+            ping_timeout: Duration::from_secs(20),
+            write_timeout: Duration::from_secs(30),
+            max_session_age: None,
             close_timeout: Duration::from_secs(2),
             max_head: 16 * 1024,
             max_message_before_auth: 64 * 1024,
@@ -102,7 +127,7 @@ where
                 Output::Send(Frame(frame)) => socket.feed(frame),
                 Output::Authenticate(request) => return Ok(Step::Authenticate(request)),
                 Output::Authenticated(peer) => {
-                    socket.max_message_now(usize::MAX);
+                    socket.authenticated();
                     return Ok(Step::Authenticated(peer));
                 }
                 Output::End(end) => {
@@ -117,11 +142,11 @@ where
                 }
             }
         }
-        let input = select! {
-            input = socket.next(session.wants_input()) => input,
-            () = until(session.deadline()) => Some(Input::Timeout),
+        let happened = select! {
+            happened = socket.next(session.wants_input()) => happened,
+            () = until(session.deadline()) => Happened::Input(Input::Timeout),
         };
-        if let Some(input) = input {
+        if let Happened::Input(input) = happened {
             hand_in(session, input);
         }
     }
@@ -146,8 +171,9 @@ struct Shared<P> {
     version: Version,
     max_unsent_bytes: usize,
     max_unread_messages: usize,
-    /// For the driver: there is something to send, or room for something to receive.
-    wake: Notify,
+    /// Wakes the driver: there is something to send, or room for something to receive, or the
+    /// registry wants something.
+    occupant: Occupant,
     /// For the receiver: there is something to read, or it is over.
     readable: Notify,
     /// For senders: there is room, or it is over.
@@ -168,6 +194,10 @@ struct Live<P> {
     unsent: usize,
     /// Bytes of messages that the socket has and the network has not.
     unflushed: usize,
+    /// Calls of the peer that are not answered.
+    unanswered: usize,
+    /// How to end as soon as all calls are answered.
+    drain: Option<(Close, Cause)>,
 }
 
 /// What has arrived and is not read yet.
@@ -189,6 +219,7 @@ pub(crate) fn connect<P, S, X>(
     socket: Socket<S>,
     session: X,
     peer: P,
+    occupant: Occupant,
     version: Version,
     limits: &Limits,
 ) -> (Connection<P>, impl Future<Output = ()> + Send + use<P, S, X>)
@@ -202,7 +233,7 @@ where
         version,
         max_unsent_bytes: limits.max_unsent_bytes,
         max_unread_messages: limits.max_unread_messages,
-        wake: Notify::new(),
+        occupant,
         readable: Notify::new(),
         sendable: Notify::new(),
         end: SetOnce::new(),
@@ -213,29 +244,55 @@ where
             calls: HashMap::new(),
             unsent: 0,
             unflushed: 0,
+            unanswered: 0,
+            drain: None,
         }),
     });
     let connection = Connection::new(Arc::clone(&shared));
-    (connection, drive(socket, shared))
+    let watch = Watch {
+        keepalive: Keepalive::new(
+            limits.ping_interval,
+            limits.ping_timeout,
+            Instant::now().into_std(),
+        ),
+        pinged_for: 0,
+        write_timeout: limits.write_timeout,
+        progress: None,
+    };
+    (connection, drive(socket, shared, watch))
 }
 
 /// Moves bytes between the socket and the session until the session ends.
-async fn drive<P, S>(mut socket: Socket<S>, shared: Arc<Shared<P>>)
+async fn drive<P, S>(mut socket: Socket<S>, shared: Arc<Shared<P>>, mut watch: Watch)
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let end = loop {
-        let (end, wants_input, deadline) = shared.step(&mut socket);
-        if let Some(end) = end {
+        let next = shared.step(&mut socket, &mut watch);
+        if let Some(end) = next.end {
             break end;
         }
-        let input = select! {
-            input = socket.next(wants_input) => input,
-            () = until(deadline) => Some(Input::Timeout),
-            () = shared.wake.notified() => None,
+        let happened = select! {
+            // What has arrived counts before time and everybody else.
+            biased;
+            happened = socket.next(next.wants_input) => happened,
+            () = until(next.deadline) => Happened::Input(Input::Timeout),
+            () = shared.occupant.woken() => continue,
+            () = ready(()), if next.drained => {
+                shared.drained();
+                continue;
+            }
         };
-        if let Some(input) = input {
-            hand_in(&mut *shared.lock().session, input);
+        match happened {
+            Happened::Flushed => {}
+            Happened::Heard => watch.heard(&shared.occupant),
+            Happened::Input(Input::Timeout) => {
+                hand_in(&mut *shared.lock().session, Input::Timeout);
+            }
+            Happened::Input(input) => {
+                watch.heard(&shared.occupant);
+                hand_in(&mut *shared.lock().session, input);
+            }
         }
     };
     let close = end.close.clone();
@@ -244,9 +301,83 @@ where
     let _ = shared.finished.set(());
 }
 
+/// What the driver keeps an eye on.
+struct Watch {
+    keepalive: Keepalive,
+    /// The latest sign of life that the registry asked for and the peer was pinged for.
+    pinged_for: u64,
+    write_timeout: Duration,
+    /// Since when the network has taken nothing, and how much it had taken then.
+    progress: Option<(std::time::Instant, u64)>,
+}
+
+impl Watch {
+    fn heard(&mut self, occupant: &Occupant) {
+        self.keepalive.heard(Instant::now().into_std());
+        occupant.answer(self.pinged_for);
+    }
+
+    /// Looks after the peer. What is found wrong with it is for the session to know.
+    fn look<S: AsyncRead + AsyncWrite + Unpin>(
+        &mut self,
+        socket: &mut Socket<S>,
+        occupant: &Occupant,
+        listening: bool,
+    ) -> Option<Fault> {
+        let now = Instant::now().into_std();
+        self.progress = match self.progress {
+            _ if socket.is_flushed() => None,
+            Some((since, written)) if written == socket.written() => Some((since, written)),
+            _ => Some((now, socket.written())),
+        };
+        if self.stuck_at().is_some_and(|stuck_at| stuck_at <= now) {
+            return Some(Fault::Stuck);
+        }
+        let challenged = occupant.challenged();
+        if !listening {
+            // Silence is our own doing.
+            self.keepalive.heard(now);
+            occupant.answer(challenged);
+            return None;
+        }
+        if challenged > self.pinged_for {
+            self.pinged_for = challenged;
+            self.keepalive.ping_now(now);
+            socket.ping();
+        }
+        match self.keepalive.due(now) {
+            Due::Nothing => None,
+            Due::Ping => {
+                socket.ping();
+                None
+            }
+            Due::Dead => Some(Fault::Silent),
+        }
+    }
+
+    fn stuck_at(&self) -> Option<std::time::Instant> {
+        self.progress.map(|(since, _)| since + self.write_timeout)
+    }
+
+    fn deadline(&self, listening: bool) -> Option<std::time::Instant> {
+        let keepalive = self.keepalive.deadline().filter(|_| listening);
+        keepalive.into_iter().chain(self.stuck_at()).min()
+    }
+}
+
+/// How a driver goes on.
+#[derive(Default)]
+struct Next {
+    end: Option<End>,
+    wants_input: bool,
+    deadline: Option<std::time::Instant>,
+    /// Nothing is left to answer, and that is what the end waits for.
+    drained: bool,
+}
+
 impl<P> Shared<P> {
-    /// Does what the session wants done, and says how to go on.
-    fn step<S>(&self, socket: &mut Socket<S>) -> (Option<End>, bool, Option<std::time::Instant>)
+    /// Does what the session and the registry want done, and says how to go on.
+    fn step<S>(&self, socket: &mut Socket<S>, watch: &mut Watch) -> Next
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -255,11 +386,41 @@ impl<P> Shared<P> {
             live.unflushed = 0;
             self.sendable.notify_waiters();
         }
+        if let Some(eviction) = self.occupant.evicted() {
+            evict(&mut *live.session, eviction);
+        }
+        let mut end = self.carry_out(live, socket);
+        let listening = live.unread.len() < self.max_unread_messages && live.session.wants_input();
+        if end.is_none()
+            && let Some(fault) = watch.look(socket, &self.occupant, listening)
+        {
+            hand_in(&mut *live.session, Input::Fault(fault));
+            end = self.carry_out(live, socket);
+        }
+        if end.is_some() {
+            return Next { end, ..Next::default() };
+        }
+        live.unflushed += mem::take(&mut live.unsent);
+        let deadlines = live.session.deadline().into_iter().chain(watch.deadline(listening));
+        Next {
+            end: None,
+            wants_input: listening,
+            deadline: deadlines.min(),
+            drained: live.drain.is_some() && live.unanswered == 0,
+        }
+    }
+
+    /// Does what the session wants done. Returns its end, if this is it.
+    fn carry_out<S>(&self, live: &mut Live<P>, socket: &mut Socket<S>) -> Option<End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         while let Some(output) = live.session.poll_output() {
             match output {
                 Output::Send(Frame(frame)) => socket.feed(frame),
                 Output::Message(message) => self.arrived(live, Unread::Message(message)),
                 Output::Call(request, question) => {
+                    live.unanswered += 1;
                     self.arrived(live, Unread::Call(request, question));
                 }
                 Output::Reply(call, result) => {
@@ -271,15 +432,13 @@ impl<P> Shared<P> {
                 Output::Stray { method, request_id } => {
                     tracing::debug!(method, request_id, "a reply to no call is ignored");
                 }
-                Output::End(end) => return (Some(end), false, None),
+                Output::End(end) => return Some(end),
                 Output::Authenticate(_) | Output::Authenticated(_) => {
                     unreachable!("the handshake is over")
                 }
             }
         }
-        live.unflushed += std::mem::take(&mut live.unsent);
-        let room = live.unread.len() < self.max_unread_messages;
-        (None, room && live.session.wants_input(), live.session.deadline())
+        None
     }
 
     fn arrived(&self, live: &mut Live<P>, unread: Unread) {
@@ -295,9 +454,33 @@ impl<P> Shared<P> {
         self.sendable.notify_waiters();
     }
 
-    /// The application lets go of the connection.
-    fn close(&self, close: Close) {
-        self.lock().session.close(None, close);
-        self.wake.notify_one();
+    /// Everything is answered that has been asked, so the connection ends as it was told to.
+    fn drained(&self) {
+        let live = &mut *self.lock();
+        if let Some((close, cause)) = live.drain.take() {
+            live.session.end(None, close, cause);
+        }
+    }
+
+    /// Ends the connection, after sending the error if there is one.
+    fn finish(&self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
+        self.lock().session.end(error, close, cause);
+        self.occupant.wake();
+    }
+}
+
+/// Ends a session whose place in the registry goes to another.
+fn evict<P>(session: &mut (dyn Session<Peer = P> + Send), eviction: Eviction) {
+    match eviction {
+        Eviction::Silent => hand_in(session, Input::Fault(Fault::Silent)),
+        // Clients that live do not come back after this error, else two would evict each other.
+        Eviction::Replaced => session.end(
+            Some(
+                SatErrorResp::of(ErrorCode::InvalidRequest)
+                    .with_message(Cause::Replaced.to_string()),
+            ),
+            Close::AFTER_ERROR,
+            Cause::Replaced,
+        ),
     }
 }

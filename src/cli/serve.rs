@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use electric_satellite::{
     auth::{Authenticator, ConfigError, ConfigErrors, JwtAuthenticator},
-    server::{Server, empty_database},
+    server::{Drain, Server, empty_database},
 };
 use tokio::{net::TcpListener, select};
 use tracing::level_filters::LevelFilter;
@@ -131,13 +131,19 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     writeln!(stdout, "listening on ws://{bound}/ws")
         .and_then(|()| stdout.flush())
         .map_err(|error| format!("Cannot write to standard output: {error}"))?;
-    select! {
-        never = server.serve(listener, empty_database) => match never {},
-        () = stop_signal() => {
-            tracing::info!("asked to stop");
-            Ok(())
+    let stop = async {
+        stop_signal().await;
+        tracing::info!("asked to stop: no new clients, open calls are answered");
+        select! {
+            () = server.drain(Drain::default()) => {}
+            () = stop_signal() => tracing::warn!("asked again: stopping now"),
         }
+    };
+    select! {
+        () = server.serve(listener, empty_database) => {}
+        () = stop => {}
     }
+    Ok(())
 }
 
 /// Says how the service authenticates.

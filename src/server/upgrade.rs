@@ -10,8 +10,8 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
     header::{
-        CONNECTION, HOST, HeaderName, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY,
-        SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, HOST, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
     service::service_fn,
@@ -24,23 +24,27 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    transport::{Socket, config},
+    transport::{Socket, config, metered},
     wire::Version,
 };
 
-use super::{AcceptError, HttpError, Options};
+use super::{AcceptError, HttpError, Options, State};
+
+/// After how many seconds to try again while the service is not ready.
+const NOT_READY_RETRY: u32 = 1;
 
 /// Answers HTTP requests until one of them is an upgrade, or the connection ends.
 pub(super) async fn upgrade<S>(
     stream: S,
     options: &Options,
+    state: &State,
 ) -> Result<(Socket<S>, Version), AcceptError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let negotiated = OnceLock::new();
     let service = service_fn(async |request| {
-        Ok::<_, std::convert::Infallible>(respond(&request, options, &negotiated))
+        Ok::<_, std::convert::Infallible>(respond(&request, options, state, &negotiated))
     });
     let parts = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -52,7 +56,7 @@ where
         .map_err(|error| AcceptError::Http(HttpError(error)))?;
     let Some(&version) = negotiated.get() else { return Err(AcceptError::NotUpgraded) };
     let stream = WebSocketStream::from_partially_read(
-        parts.io.into_inner(),
+        metered(parts.io.into_inner(), &options.limits),
         // What a client sends behind the request without waiting for the answer.
         parts.read_buf.into(),
         Role::Server,
@@ -66,15 +70,19 @@ where
 fn respond(
     request: &Request<Incoming>,
     options: &Options,
+    state: &State,
     negotiated: &OnceLock<Version>,
 ) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if path == "/ws" || path.starts_with("/ws/") {
         match negotiate(request, options) {
-            Ok((version, accept)) => {
-                let _ = negotiated.set(version);
-                switching_protocols(version, &accept)
-            }
+            Ok((version, accept)) => match unavailable(options, state) {
+                Some(answer) => answer,
+                None => {
+                    let _ = negotiated.set(version);
+                    switching_protocols(version, &accept)
+                }
+            },
             Err(reason) => {
                 tracing::debug!(reason, "upgrade refused");
                 text(StatusCode::BAD_REQUEST, reason)
@@ -97,6 +105,19 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
+}
+
+/// Why no client can be served now, and when to come back.
+fn unavailable(options: &Options, state: &State) -> Option<Response<Full<Bytes>>> {
+    let readiness = options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
+    let (reason, retry_after) = match (state.draining.get(), readiness) {
+        (Some(&retry_after), _) => ("The service stops".to_owned(), retry_after),
+        (None, Err(reason)) => (format!("The service is not ready: {reason}"), NOT_READY_RETRY),
+        (None, Ok(())) => return None,
+    };
+    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, reason);
+    response.headers_mut().insert(RETRY_AFTER, retry_after.into());
+    Some(response)
 }
 
 fn switching_protocols(version: Version, accept: &str) -> Response<Full<Bytes>> {

@@ -178,7 +178,7 @@ impl ClientSession {
     }
 
     /// What becomes of our calls, and the end.
-    fn end(&mut self, Ending { close, cause }: Ending) {
+    fn finish(&mut self, Ending { close, cause }: Ending) {
         self.state = State::Closed;
         for call in self.calls.take_all() {
             // Nobody outside knows of the auth request.
@@ -222,7 +222,7 @@ impl Session for ClientSession {
         };
         match next {
             Ok(state) => self.state = state,
-            Err(ending) => self.end(ending),
+            Err(ending) => self.finish(ending),
         }
         Ok(())
     }
@@ -303,12 +303,12 @@ impl Session for ClientSession {
         }
     }
 
-    fn close(&mut self, error: Option<SatErrorResp>, close: Close) {
+    fn end(&mut self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
         if !matches!(self.state, State::Closed) {
             if let Some(error) = error {
                 self.send_frame(&Message::Error(error));
             }
-            self.end(Ending { close: Some(close), cause: Cause::Local });
+            self.finish(Ending { close: Some(close), cause });
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::wire::{
 
 use super::{
     AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close, End, Frame, Input,
-    Output, Question, Refusal, SendError, Session, Subject, Token, Verified, Violation,
+    Limit, Output, Question, Refusal, SendError, Session, Subject, Token, Verified, Violation,
     calls::Calls,
 };
 
@@ -44,32 +44,38 @@ use super::{
 /// assert!(matches!(session.poll_output(), Some(Output::Send(_)))); // SatAuthResp
 /// assert!(matches!(session.poll_output(), Some(Output::Authenticated(_))));
 /// ```
+/// `R` is what proves that the client may be connected beside all others, such as its place in a
+/// registry. The session drops it when it ends.
 #[derive(Debug)]
-pub struct ServerSession {
+pub struct ServerSession<R = ()> {
     version: Version,
     server_id: String,
-    state: State,
+    state: State<R>,
     calls: Calls,
     out: VecDeque<Output<AuthenticatedClient>>,
 }
 
 /// What may arrive next.
 #[derive(Debug)]
-enum State {
+enum State<R> {
     /// The auth request, until the deadline.
     AwaitAuth { deadline: Instant },
     /// The verdict on the auth request that is out, until the deadline.
     Deciding { deadline: Instant },
     /// Everything that an authenticated client may send.
-    Ready(Ready),
+    Ready(Ready<R>),
     /// Nothing.
     Closed,
 }
 
 /// The state of a connection whose client is known. It cannot be built without a [`Verified`].
 #[derive(Debug)]
-struct Ready {
+struct Ready<R> {
     client: AuthenticatedClient,
+    /// Held, and dropped with the state.
+    _registration: R,
+    /// When the connection must end, and why.
+    until: Option<(Instant, Limit)>,
     /// The client's last word was `startReplication`, not `stopReplication`.
     start_asked: bool,
     /// The client has our positive answer to it, so it takes the stream.
@@ -100,6 +106,15 @@ impl Ending {
         Box::new(Ending { answer: None, close: Some(Close::NORMAL), cause })
     }
 
+    /// A connection that has lasted as long as it may.
+    fn over(limit: Limit) -> Box<Ending> {
+        let (close, cause) = match limit {
+            Limit::Expiry => (Close::EXPIRED, Cause::Expired),
+            Limit::Age => (Close::new(1001, "Maximum connection age reached"), Cause::TooOld),
+        };
+        Box::new(Ending { answer: None, close: Some(close), cause })
+    }
+
     fn peer_closed(close: Option<Close>) -> Box<Ending> {
         Box::new(Ending { answer: None, close: None, cause: Cause::Peer(close) })
     }
@@ -114,6 +129,25 @@ impl ServerSession {
         version: Version,
         server_id: impl Into<String>,
     ) -> ServerSession {
+        ServerSession::registering(now, auth_timeout, version, server_id)
+    }
+
+    /// Answers the question that [`Output::Authenticate`] asked, where clients are not registered.
+    ///
+    /// A verdict that comes after the session has ended changes nothing.
+    pub fn resolve(&mut self, request: AuthRequest, verdict: Result<Verified, Refusal>) {
+        self.resolve_registered(request, verdict.map(|verified| (verified, ())));
+    }
+}
+
+impl<R> ServerSession<R> {
+    /// The same as [`ServerSession::new`], where clients are registered.
+    pub fn registering(
+        now: Instant,
+        auth_timeout: Duration,
+        version: Version,
+        server_id: impl Into<String>,
+    ) -> ServerSession<R> {
         ServerSession {
             version,
             server_id: server_id.into(),
@@ -123,23 +157,43 @@ impl ServerSession {
         }
     }
 
-    /// Answers the question that [`Output::Authenticate`] asked.
+    /// Answers the question that [`Output::Authenticate`] asked: with the verified identity and
+    /// then the registration of its client id, or with a refusal.
     ///
     /// A verdict that comes after the session has ended changes nothing.
-    pub fn resolve(&mut self, request: AuthRequest, verdict: Result<Verified, Refusal>) {
+    pub fn resolve_registered(
+        &mut self,
+        request: AuthRequest,
+        verdict: Result<(Verified, R), Refusal>,
+    ) {
         if !matches!(self.state, State::Deciding { .. }) {
             return;
         }
         let AuthRequest { request_id, client_id, .. } = request;
         match verdict {
-            Ok(verified) => {
+            Ok((verified, registration)) => {
                 let client = AuthenticatedClient { client_id, verified };
                 let reply = SatAuthResp { id: self.server_id.clone(), headers: vec![] };
                 self.send_frame(&Reply::from(reply).encode(request_id));
                 self.out.push_back(Output::Authenticated(client.clone()));
-                self.state = State::Ready(Ready { client, start_asked: false, streaming: false });
+                self.state = State::Ready(Ready {
+                    client,
+                    _registration: registration,
+                    until: None,
+                    start_asked: false,
+                    streaming: false,
+                });
             }
-            Err(refusal) => self.end(refused(request_id, refusal)),
+            Err(refusal) => self.finish(refused(request_id, refusal)),
+        }
+    }
+
+    /// Limits how long an authenticated connection lasts. The earliest limit counts.
+    pub fn limit(&mut self, until: Instant, limit: Limit) {
+        if let State::Ready(ready) = &mut self.state
+            && ready.until.as_ref().is_none_or(|(earlier, _)| until < *earlier)
+        {
+            ready.until = Some((until, limit));
         }
     }
 
@@ -151,7 +205,7 @@ impl ServerSession {
         }
     }
 
-    fn await_auth(&mut self, deadline: Instant, message: Message) -> Result<State, Box<Ending>> {
+    fn await_auth(&mut self, deadline: Instant, message: Message) -> Result<State<R>, Box<Ending>> {
         match message {
             Message::Request(envelope) => {
                 let request = self.auth_request(envelope)?;
@@ -181,7 +235,7 @@ impl ServerSession {
         }
     }
 
-    fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Box<Ending>> {
+    fn ready(&mut self, mut ready: Ready<R>, message: Message) -> Result<State<R>, Box<Ending>> {
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope)?,
             Message::Response(envelope) => self.answered(envelope)?,
@@ -195,7 +249,7 @@ impl ServerSession {
     }
 
     /// A call of an authenticated client.
-    fn called(&mut self, ready: &mut Ready, envelope: SatRpcRequest) -> Result<(), Violation> {
+    fn called(&mut self, ready: &mut Ready<R>, envelope: SatRpcRequest) -> Result<(), Violation> {
         let request_id = envelope.request_id;
         let request = Request::decode(envelope).map_err(Violation::Request)?;
         match request {
@@ -242,7 +296,7 @@ impl ServerSession {
         }
     }
 
-    fn ready_mut(&mut self) -> Result<&mut Ready, SendError> {
+    fn ready_mut(&mut self) -> Result<&mut Ready<R>, SendError> {
         match &mut self.state {
             State::Ready(ready) => Ok(ready),
             State::Closed => Err(SendError::Ended),
@@ -255,7 +309,7 @@ impl ServerSession {
     }
 
     /// The last word, what becomes of our calls, and the end.
-    fn end(&mut self, Ending { answer, close, cause }: Ending) {
+    fn finish(&mut self, Ending { answer, close, cause }: Ending) {
         self.state = State::Closed;
         if let Some(answer) = answer {
             self.send_frame(&answer);
@@ -270,10 +324,13 @@ impl ServerSession {
 /// What a client that is not let in is told.
 fn refused(request_id: u32, refusal: Refusal) -> Ending {
     let cause = Cause::Refused(refusal);
-    if refusal == Refusal::Unavailable {
-        return Ending { answer: None, close: Some(Close::INTERNAL), cause };
-    }
-    let error = SatErrorResp::of(ErrorCode::AuthRequired).with_message(refusal.to_string());
+    let error = match refusal {
+        Refusal::Unavailable => {
+            return Ending { answer: None, close: Some(Close::INTERNAL), cause };
+        }
+        Refusal::Occupied => SatErrorResp::of(ErrorCode::InvalidRequest),
+        _ => SatErrorResp::of(ErrorCode::AuthRequired).with_message(refusal.to_string()),
+    };
     Ending {
         answer: Some(crate::wire::refusal(Method::Authenticate.as_str(), request_id, error)),
         close: Some(Close::AFTER_ERROR),
@@ -281,7 +338,7 @@ fn refused(request_id: u32, refusal: Refusal) -> Ending {
     }
 }
 
-impl Session for ServerSession {
+impl<R> Session for ServerSession<R> {
     type Peer = AuthenticatedClient;
 
     fn handle_input(&mut self, now: Instant, input: Input) -> Result<(), Input> {
@@ -294,10 +351,11 @@ impl Session for ServerSession {
             (State::Closed, _) => Ok(State::Closed),
             (_, Input::Closed(close)) => Err(Ending::peer_closed(close)),
             (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
-            (state, Input::Timeout) => match deadline {
-                Some(deadline) if deadline <= now => Err(Violation::AuthTimeout.into()),
-                _ => Ok(state),
-            },
+            (state, Input::Timeout) if deadline.is_none_or(|deadline| now < deadline) => Ok(state),
+            (State::Ready(Ready { until: Some((_, limit)), .. }), Input::Timeout) => {
+                Err(Ending::over(limit))
+            }
+            (_, Input::Timeout) => Err(Violation::AuthTimeout.into()),
             (state, Input::Binary(Frame(bytes))) => match Message::decode(bytes) {
                 Err(error) => Err(Violation::Frame(error).into()),
                 Ok(message) => match state {
@@ -309,7 +367,7 @@ impl Session for ServerSession {
         };
         match next {
             Ok(state) => self.state = state,
-            Err(ending) => self.end(*ending),
+            Err(ending) => self.finish(*ending),
         }
         Ok(())
     }
@@ -323,9 +381,10 @@ impl Session for ServerSession {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::AwaitAuth { deadline } | State::Deciding { deadline } => Some(deadline),
-            State::Ready(_) | State::Closed => None,
+        match &self.state {
+            State::AwaitAuth { deadline } | State::Deciding { deadline } => Some(*deadline),
+            State::Ready(ready) => ready.until.as_ref().map(|(until, _)| *until),
+            State::Closed => None,
         }
     }
 
@@ -393,7 +452,7 @@ impl Session for ServerSession {
                 let answer = self.shaped(reply).encode(request_id);
                 match error {
                     None => self.send_frame(&answer),
-                    Some(error) => self.end(Ending {
+                    Some(error) => self.finish(Ending {
                         answer: Some(answer),
                         close: Some(Close::AFTER_ERROR),
                         cause: Cause::CallRefused { method, error },
@@ -402,7 +461,7 @@ impl Session for ServerSession {
                 Ok(())
             }
             Err(error) => {
-                self.end(Ending {
+                self.finish(Ending {
                     answer: Some(refusal(method.as_str(), request_id, error.clone())),
                     close: Some(Close::AFTER_ERROR),
                     cause: Cause::CallRefused { method, error: error.to_string() },
@@ -412,10 +471,10 @@ impl Session for ServerSession {
         }
     }
 
-    fn close(&mut self, error: Option<SatErrorResp>, close: Close) {
+    fn end(&mut self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
         if !matches!(self.state, State::Closed) {
             let answer = error.map(Message::Error);
-            self.end(Ending { answer, close: Some(close), cause: Cause::Local });
+            self.finish(Ending { answer, close: Some(close), cause });
         }
     }
 }

@@ -6,7 +6,7 @@ use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     session::{
-        AuthenticatedClient, AuthenticatedServer, CallError, CallId, ClientId, Close, End,
+        AuthenticatedClient, AuthenticatedServer, CallError, CallId, Cause, ClientId, Close, End,
         Identity, Question, SendError,
     },
     wire::{
@@ -46,7 +46,7 @@ struct Guard<P>(Arc<Shared<P>>);
 
 impl<P> Drop for Guard<P> {
     fn drop(&mut self) {
-        self.0.close(Close::NORMAL);
+        self.0.finish(None, Close::NORMAL, Cause::Local);
     }
 }
 
@@ -129,9 +129,9 @@ impl<P> Connection<P> {
         self.sender.closed().await
     }
 
-    /// How the connection will have ended, to be looked at when it is gone.
-    pub(crate) fn ending(&self) -> Ending<P> {
-        Ending(Arc::clone(&self.sender.guard.0))
+    /// The connection, for the server: it stays reachable, and is not kept open.
+    pub(crate) fn handle(&self) -> Handle<P> {
+        Handle(Arc::clone(&self.sender.guard.0))
     }
 
     /// Two halves, for concurrent use.
@@ -187,7 +187,7 @@ impl<P> Receiver<P> {
         let was_full = live.unread.len() == shared.max_unread_messages;
         let unread = live.unread.pop_front();
         if was_full {
-            shared.wake.notify_one();
+            shared.occupant.wake();
         }
         unread
     }
@@ -216,12 +216,34 @@ impl<P> Receiver<P> {
     }
 }
 
-/// Knows how a connection ended, without keeping it open.
-pub(crate) struct Ending<P>(Arc<Shared<P>>);
+/// Reaches a connection without keeping it open.
+pub(crate) struct Handle<P>(Arc<Shared<P>>);
 
-impl<P> Ending<P> {
-    pub(crate) fn get(&self) -> Option<&End> {
+impl<P> Clone for Handle<P> {
+    fn clone(&self) -> Handle<P> {
+        Handle(Arc::clone(&self.0))
+    }
+}
+
+impl<P> Handle<P> {
+    pub(crate) fn peer(&self) -> &P {
+        &self.0.peer
+    }
+
+    /// How the connection ended, once it has.
+    pub(crate) fn ended(&self) -> Option<&End> {
         self.0.end.get()
+    }
+
+    /// Ends the connection now.
+    pub(crate) fn end(&self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
+        self.0.finish(error, close, cause);
+    }
+
+    /// Ends the connection when every call that has arrived is answered.
+    pub(crate) fn drain(&self, close: Close) {
+        self.0.lock().drain = Some((close, Cause::Drained));
+        self.0.occupant.wake();
     }
 }
 
@@ -269,7 +291,7 @@ impl<P> Sender<P> {
             }
             room.await;
         }
-        shared.wake.notify_one();
+        shared.occupant.wake();
         Ok(())
     }
 
@@ -292,7 +314,7 @@ impl<P> Sender<P> {
             live.calls.insert(id, caller);
             id
         };
-        shared.wake.notify_one();
+        shared.occupant.wake();
         let _waiting = Waiting { shared, id };
         match timeout(within, answer).await {
             Err(_) => Err(CallFailure::TimedOut),
@@ -307,14 +329,12 @@ impl<P> Sender<P> {
     /// Reports an error that is no answer to a call, and closes as every error is closed (1007).
     /// Does nothing if the connection has ended.
     pub fn fail(&self, error: SatErrorResp) {
-        let shared = &self.guard.0;
-        shared.lock().session.close(Some(error), Close::AFTER_ERROR);
-        shared.wake.notify_one();
+        self.guard.0.finish(Some(error), Close::AFTER_ERROR, Cause::Local);
     }
 
     /// Closes the connection. Does nothing if it has ended.
     pub fn close(&self, close: Close) {
-        self.guard.0.close(close);
+        self.guard.0.finish(None, close, Cause::Local);
     }
 
     /// Waits until the connection has ended, and its last words are through or given up
@@ -388,9 +408,11 @@ impl<C: Call, P> Responder<C, P> {
 
     fn answer(&mut self, answer: Result<Reply, SatErrorResp>) {
         if let Some(question) = self.question.take() {
+            let live = &mut *self.shared.lock();
+            live.unanswered = live.unanswered.saturating_sub(1);
             // The reply's type is the method's, so only an ended connection can refuse it.
-            let _ = self.shared.lock().session.answer(question, answer);
-            self.shared.wake.notify_one();
+            let _ = live.session.answer(question, answer);
+            self.shared.occupant.wake();
         }
     }
 }

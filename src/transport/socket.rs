@@ -3,6 +3,7 @@
 use std::{
     future::poll_fn,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -22,14 +23,29 @@ use tokio_tungstenite::{
 
 use crate::session::{Close, Fault, Input};
 
-use super::Limits;
+use super::{Limits, metered::Metered};
 
 /// The WebSocket, what of it is unflushed, and the limit that holds now.
 pub(crate) struct Socket<S> {
-    stream: WebSocketStream<S>,
+    stream: WebSocketStream<Metered<S>>,
     flushed: bool,
     max_message: usize,
-    close_timeout: std::time::Duration,
+    close_timeout: Duration,
+}
+
+/// What happened on a socket.
+pub(super) enum Happened {
+    /// Everything queued has left.
+    Flushed,
+    /// A ping or a pong came.
+    Heard,
+    /// Something came that concerns the session.
+    Input(Input),
+}
+
+/// What a peer may send before it is authenticated: one message, and what may come around it.
+pub(crate) fn metered<S>(stream: S, limits: &Limits) -> Metered<S> {
+    Metered::new(stream, limits.max_message_before_auth + 2 * limits.read_buffer)
 }
 
 /// The configuration of the library that these limits ask for.
@@ -43,7 +59,7 @@ pub(crate) fn config(limits: &Limits) -> WebSocketConfig {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// A WebSocket before authentication.
-    pub(crate) fn new(stream: WebSocketStream<S>, limits: &Limits) -> Socket<S> {
+    pub(crate) fn new(stream: WebSocketStream<Metered<S>>, limits: &Limits) -> Socket<S> {
         Socket {
             stream,
             flushed: true,
@@ -52,9 +68,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         }
     }
 
-    /// Messages may have this size from now on, up to what the WebSocket was configured with.
-    pub(super) fn max_message_now(&mut self, bytes: usize) {
-        self.max_message = bytes;
+    /// The peer is authenticated: messages may have the size that the WebSocket is configured with.
+    pub(super) fn authenticated(&mut self) {
+        self.max_message = usize::MAX;
+        self.stream.get_mut().lift_budget();
+    }
+
+    /// How many bytes the network has taken.
+    pub(super) fn written(&self) -> u64 {
+        self.stream.get_ref().written()
+    }
+
+    /// Queues a ping.
+    pub(super) fn ping(&mut self) {
+        self.flushed = false;
+        let _ = self.stream.start_send_unpin(Message::Ping(Bytes::new()));
     }
 
     /// Whether everything fed has left.
@@ -69,43 +97,56 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let _ = self.stream.start_send_unpin(Message::Binary(payload));
     }
 
-    /// Sends what is queued and, if input is wanted, waits for some. Returns without input when
-    /// everything queued has left. Cancel-safe.
-    pub(super) async fn next(&mut self, wants_input: bool) -> Option<Input> {
+    /// Sends what is queued and, if input is wanted, waits for some. Cancel-safe.
+    pub(super) async fn next(&mut self, wants_input: bool) -> Happened {
         poll_fn(|cx| {
             if !self.flushed
                 && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
             {
                 self.flushed = true;
-                return Poll::Ready(flushed.err().map(|error| failed(&error)));
+                return Poll::Ready(match flushed {
+                    Ok(()) => Happened::Flushed,
+                    Err(error) => Happened::Input(self.failed(&error)),
+                });
             }
-            self.poll_input(cx, wants_input).map(Some)
+            if wants_input { self.poll_input(cx) } else { Poll::Pending }
         })
         .await
     }
 
-    fn poll_input(&mut self, cx: &mut Context<'_>, wants_input: bool) -> Poll<Input> {
-        if !wants_input {
-            return Poll::Pending;
-        }
-        loop {
-            let Some(message) = ready!(self.stream.poll_next_unpin(cx)) else {
-                return Poll::Ready(Input::Closed(None));
-            };
-            return Poll::Ready(match message {
-                // The library has answered a ping.
-                Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => continue,
-                Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
-                    Input::Fault(Fault::TooLarge)
-                }
-                Ok(Message::Binary(payload)) => Input::Binary(payload.into()),
-                Ok(Message::Text(_)) => Input::Fault(Fault::Text),
-                Ok(Message::Close(frame)) => Input::Closed(frame.map(|frame| Close {
-                    code: frame.code.into(),
-                    reason: frame.reason.as_str().to_owned().into(),
-                })),
-                Err(error) => failed(&error),
-            });
+    fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
+        let Some(message) = ready!(self.stream.poll_next_unpin(cx)) else {
+            return Poll::Ready(Happened::Input(Input::Closed(None)));
+        };
+        let input = match message {
+            // The library has answered a ping.
+            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+                return Poll::Ready(Happened::Heard);
+            }
+            Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
+                Input::Fault(Fault::TooLarge)
+            }
+            Ok(Message::Binary(payload)) => Input::Binary(payload.into()),
+            Ok(Message::Text(_)) => Input::Fault(Fault::Text),
+            Ok(Message::Close(frame)) => Input::Closed(frame.map(|frame| Close {
+                code: frame.code.into(),
+                reason: frame.reason.as_str().to_owned().into(),
+            })),
+            Err(error) => self.failed(&error),
+        };
+        Poll::Ready(Happened::Input(input))
+    }
+
+    /// What an error of the WebSocket library means to a session.
+    fn failed(&self, error: &Error) -> Input {
+        match error {
+            Error::Capacity(_) => Input::Fault(Fault::TooLarge),
+            Error::Utf8(_) => Input::Fault(Fault::NotUtf8),
+            // A peer that vanishes is reported as a breach of the protocol.
+            Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Input::Closed(None),
+            Error::Protocol(_) => Input::Fault(Fault::Protocol),
+            _ if self.stream.get_ref().is_exhausted() => Input::Fault(Fault::TooLarge),
+            _ => Input::Closed(None),
         }
     }
 
@@ -124,22 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 None => drop(self.stream.flush().await),
             }
             let stream = self.stream.get_mut();
+            stream.lift_budget();
             stream.shutdown().await.ok();
             let mut discarded = vec![0; 4096];
             while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
         };
         let _ = timeout(self.close_timeout, last_words).await;
-    }
-}
-
-/// What an error of the WebSocket library means to a session.
-fn failed(error: &Error) -> Input {
-    match error {
-        Error::Capacity(_) => Input::Fault(Fault::TooLarge),
-        Error::Utf8(_) => Input::Fault(Fault::NotUtf8),
-        // A peer that vanishes is reported as a breach of the protocol.
-        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Input::Closed(None),
-        Error::Protocol(_) => Input::Fault(Fault::Protocol),
-        _ => Input::Closed(None),
     }
 }

@@ -1,0 +1,137 @@
+//! The connections that live now, and the end of them all.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    auth::Revocations,
+    session::{AuthenticatedClient, Cause, Close},
+    transport::Handle,
+};
+
+/// How a service stops.
+///
+/// ```
+/// use std::time::Duration;
+/// use electric_satellite::server::Drain;
+///
+/// let drain = Drain { grace: Duration::from_secs(30), ..Drain::default() };
+/// assert_eq!(drain.spread, Duration::from_secs(2));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Over how long the connections are told to go, so that they do not all come back at once.
+    /// 2 s.
+    pub spread: Duration,
+    /// How long handlers may take to answer the calls that have arrived, from the beginning on.
+    /// What is unanswered then is closed all the same. 10 s.
+    pub grace: Duration,
+    /// After how many seconds clients are told to come back, at the earliest. 5.
+    pub retry_after: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Drain {
+        Drain { spread: Duration::from_secs(2), grace: Duration::from_secs(10), retry_after: 5 }
+    }
+}
+
+/// What a server knows of its connections.
+#[derive(Default)]
+pub(super) struct LiveConnections {
+    table: Mutex<HashMap<u64, Handle<AuthenticatedClient>>>,
+    count: watch::Sender<usize>,
+    next: AtomicU64,
+}
+
+/// A connection's entry, as long as the connection lives.
+pub(super) struct Entry {
+    live: Arc<LiveConnections>,
+    key: u64,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        self.live.change(|table| drop(table.remove(&self.key)));
+    }
+}
+
+impl LiveConnections {
+    pub(super) fn enter(self: &Arc<Self>, connection: Handle<AuthenticatedClient>) -> Entry {
+        let key = self.next.fetch_add(1, Ordering::Relaxed);
+        self.change(|table| drop(table.insert(key, connection)));
+        Entry { live: Arc::clone(self), key }
+    }
+
+    /// How many there are, now and whenever that changes.
+    pub(super) fn count(&self) -> watch::Receiver<usize> {
+        self.count.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut HashMap<u64, Handle<AuthenticatedClient>>)) {
+        let mut table = self.lock();
+        change(&mut table);
+        self.count.send_replace(table.len());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Handle<AuthenticatedClient>>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn all(&self) -> Vec<Handle<AuthenticatedClient>> {
+        self.lock().values().cloned().collect()
+    }
+
+    /// Closes the connections whose identity is revoked, now and whenever more is, for ever.
+    pub(super) async fn enforce(&self, revocations: Arc<dyn Revocations>) {
+        let mut changes = revocations.changes();
+        loop {
+            for connection in self.all() {
+                if revocations.is_revoked(connection.peer().verified.identity()) {
+                    connection.end(None, Close::EXPIRED, Cause::Revoked);
+                }
+            }
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Ends all connections, as their handlers come to an end with them. New ones must not come.
+    pub(super) async fn drain(&self, Drain { spread, grace, retry_after }: Drain) {
+        let close = Close::new(1001, "");
+        let close =
+            Close { reason: format!("Service stops, retry after {retry_after} s").into(), ..close };
+        let tell_all = async {
+            let connections = self.all();
+            let pause = spread / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
+            for connection in connections {
+                connection.drain(close.clone());
+                sleep(pause).await;
+            }
+            self.all_gone().await;
+        };
+        if timeout(grace.max(spread), tell_all).await.is_err() {
+            for connection in self.all() {
+                connection.end(None, close.clone(), Cause::Drained);
+            }
+            self.all_gone().await;
+        }
+    }
+
+    async fn all_gone(&self) {
+        // The sender is here, so it is not closed.
+        let _ = self.count().wait_for(|count| *count == 0).await;
+    }
+}

@@ -1,0 +1,96 @@
+//! Whether the peer is still there: pings with a deadline, without a clock.
+
+use std::time::{Duration, Instant};
+
+/// When a silent peer is pinged, and when it counts as gone.
+#[derive(Debug)]
+pub(super) struct Keepalive {
+    interval: Option<Duration>,
+    timeout: Duration,
+    heard: Instant,
+    pinged: Option<Instant>,
+}
+
+/// What is to be done now.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    Nothing,
+    Ping,
+    /// It has been pinged and was not heard in time.
+    Dead,
+}
+
+impl Keepalive {
+    pub(super) fn new(interval: Option<Duration>, timeout: Duration, now: Instant) -> Keepalive {
+        Keepalive { interval, timeout, heard: now, pinged: None }
+    }
+
+    /// The peer was heard, or is not listened to.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard = now;
+        self.pinged = None;
+    }
+
+    /// A ping is sent out of turn.
+    pub(super) fn ping_now(&mut self, now: Instant) {
+        self.pinged.get_or_insert(now);
+    }
+
+    pub(super) fn due(&mut self, now: Instant) -> Due {
+        if self.deadline().is_none_or(|deadline| now < deadline) {
+            return Due::Nothing;
+        }
+        match self.pinged {
+            Some(_) => Due::Dead,
+            None => {
+                self.pinged = Some(now);
+                Due::Ping
+            }
+        }
+    }
+
+    /// When something is due, if the peer stays silent.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        match self.pinged {
+            Some(pinged) => Some(pinged + self.timeout),
+            None => self.interval.map(|interval| self.heard + interval),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_silent_peer_is_pinged_and_then_counts_as_gone() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(Some(20 * SECOND), 5 * SECOND, start);
+        assert_eq!(keepalive.due(start + 19 * SECOND), Due::Nothing);
+        assert_eq!(keepalive.due(start + 20 * SECOND), Due::Ping);
+        assert_eq!(keepalive.due(start + 24 * SECOND), Due::Nothing);
+        assert_eq!(keepalive.due(start + 25 * SECOND), Due::Dead);
+    }
+
+    #[test]
+    fn a_peer_that_is_heard_is_left_alone() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(Some(20 * SECOND), 5 * SECOND, start);
+        assert_eq!(keepalive.due(start + 20 * SECOND), Due::Ping);
+        keepalive.heard(start + 21 * SECOND);
+        assert_eq!(keepalive.due(start + 40 * SECOND), Due::Nothing);
+        assert_eq!(keepalive.deadline(), Some(start + 41 * SECOND));
+    }
+
+    #[test]
+    fn without_an_interval_only_pings_out_of_turn_have_a_deadline() {
+        let start = Instant::now();
+        let mut keepalive = Keepalive::new(None, 5 * SECOND, start);
+        assert_eq!(keepalive.deadline(), None);
+        keepalive.ping_now(start);
+        keepalive.ping_now(start + SECOND);
+        assert_eq!(keepalive.due(start + 5 * SECOND), Due::Dead);
+    }
+}

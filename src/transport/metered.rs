@@ -1,0 +1,97 @@
+//! Counts the bytes underneath a WebSocket, and stops a peer that sends too many.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A stream whose bytes are counted.
+pub(crate) struct Metered<S> {
+    stream: S,
+    /// How many bytes may still be read; nothing for any number.
+    budget: Option<usize>,
+    written: u64,
+}
+
+impl<S> Metered<S> {
+    /// A stream of which so many bytes may be read.
+    pub(crate) fn new(stream: S, budget: usize) -> Metered<S> {
+        Metered { stream, budget: Some(budget), written: 0 }
+    }
+
+    /// Any number of bytes may be read from now on.
+    pub(super) fn lift_budget(&mut self) {
+        self.budget = None;
+    }
+
+    /// Whether the peer has sent more than it may.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.budget == Some(0)
+    }
+
+    /// How many bytes the network has taken.
+    pub(super) fn written(&self) -> u64 {
+        self.written
+    }
+
+    fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        if let Poll::Ready(Ok(bytes)) = written {
+            self.written += bytes as u64;
+        }
+        written
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Some(budget) = self.budget else {
+            return Pin::new(&mut self.stream).poll_read(cx, buffer);
+        };
+        if budget == 0 {
+            return Poll::Ready(Err(io::Error::other("more bytes than are accepted")));
+        }
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
+        self.budget = Some(budget.saturating_sub(buffer.filled().len() - before));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.count(written)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.count(written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
