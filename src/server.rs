@@ -4,19 +4,21 @@
 //! [`Server::serve`] does so for every connection of a listener, and hands each to a handler, such
 //! as [`empty_database`].
 
+mod admission;
 mod empty;
 mod live;
 mod upgrade;
 
 use std::{
     future::Future,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -37,7 +39,9 @@ use crate::{
     wire::Version,
 };
 
+use admission::{Admission, Place};
 use live::LiveConnections;
+use upgrade::Gate;
 
 pub use empty::empty_database;
 pub use live::Drain;
@@ -80,6 +84,8 @@ struct Options {
     server_id: String,
     clock: Clock,
     expiry: ExpiryPolicy,
+    origins: Option<Vec<String>>,
+    trusted_proxies: Vec<IpNet>,
     readiness: Option<Readiness>,
     warning: Option<&'static str>,
 }
@@ -94,6 +100,7 @@ type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 #[derive(Default)]
 struct State {
     live: Arc<LiveConnections>,
+    admission: Arc<Admission>,
     /// After how many seconds to come back, once the service is going to stop.
     draining: OnceLock<u32>,
     drained: SetOnce<()>,
@@ -120,6 +127,8 @@ impl<A: Authenticator> Server<A> {
             server_id: uuid::Uuid::new_v4().to_string(),
             clock: Arc::new(UnixTime::now),
             expiry: ExpiryPolicy::default(),
+            origins: None,
+            trusted_proxies: vec![],
             readiness: None,
             warning: authenticator.warning(),
         };
@@ -172,6 +181,18 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         self.with(|options| options.readiness = Some(Arc::new(readiness)))
     }
 
+    /// The same server, which only lets these pages of a browser open a WebSocket, by their origin
+    /// such as `https://app.example`. Programs that are no browser are not concerned.
+    pub fn with_origins(self, origins: impl IntoIterator<Item = String>) -> Server<A, R> {
+        self.with(|options| options.origins = Some(origins.into_iter().collect()))
+    }
+
+    /// The same server, which believes proxies in these ranges when they say where a client is
+    /// (`X-Forwarded-For`, `Forwarded`), for the limits per address. Others are not believed.
+    pub fn with_trusted_proxies(self, proxies: impl IntoIterator<Item = IpNet>) -> Server<A, R> {
+        self.with(|options| options.trusted_proxies = proxies.into_iter().collect())
+    }
+
     /// The same server with another registry.
     pub fn with_registry<R2: Registry>(self, registry: R2) -> Server<A, R2> {
         let Server { authenticator, options, state, .. } = self;
@@ -196,8 +217,25 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let (socket, version) = upgrade::upgrade(stream, &self.options, &self.state).await?;
-        let (connection, driver) = self.authenticate(socket, version).await?;
+        self.accept_from(stream, None).await
+    }
+
+    /// The same as [`Server::accept`], for a stream that comes from this address, so that the
+    /// limits per address hold for it.
+    ///
+    /// # Errors
+    ///
+    /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
+    pub async fn accept_from<S>(
+        &self,
+        stream: S,
+        peer: impl Into<Option<IpAddr>>,
+    ) -> Result<Connection<AuthenticatedClient>, AcceptError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let upgraded = self.upgrade(stream, peer.into()).await?;
+        let (connection, driver) = self.authenticate(upgraded).await?;
         tokio::spawn(driver);
         Ok(connection)
     }
@@ -266,9 +304,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        match upgrade::upgrade(stream, &self.options, &self.state).await {
-            Ok((socket, version)) => {
-                tokio::spawn(self.authenticate_then_serve(socket, version, peer, handler));
+        match self.upgrade(stream, Some(peer.ip())).await {
+            Ok(upgraded) => {
+                drop(tokio::spawn(self.authenticate_then_serve(upgraded, peer, handler)))
             }
             Err(AcceptError::NotUpgraded) => {}
             Err(error) => tracing::info!(%peer, reason = %error, "connection not upgraded"),
@@ -277,8 +315,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
 
     async fn authenticate_then_serve<S, H, F>(
         self,
-        socket: Socket<S>,
-        version: Version,
+        upgraded: Upgraded<S>,
         peer: SocketAddr,
         handler: H,
     ) where
@@ -286,7 +323,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync,
         F: Future<Output = ()> + Send,
     {
-        let (connection, driver) = match self.authenticate(socket, version).await {
+        let version = upgraded.version;
+        let (connection, driver) = match self.authenticate(upgraded).await {
             Ok(authenticated) => authenticated,
             Err(error) => {
                 tracing::info!(%peer, reason = %error, "client not authenticated");
@@ -302,10 +340,21 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         }
     }
 
+    async fn upgrade<S>(&self, stream: S, peer: Option<IpAddr>) -> Result<Upgraded<S>, AcceptError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Server { options, state, .. } = self;
+        let entered = state.admission.enter(peer, &options.limits);
+        let (mut place, overload) = entered.ok_or(AcceptError::Overloaded)?;
+        let gate = Gate { options, state };
+        let (socket, version) = upgrade::upgrade(stream, &mut place, overload, &gate).await?;
+        Ok(Upgraded { socket, version, place })
+    }
+
     async fn authenticate<S>(
         &self,
-        mut socket: Socket<S>,
-        version: Version,
+        Upgraded { mut socket, version, mut place }: Upgraded<S>,
     ) -> Result<
         (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
         AcceptError,
@@ -323,13 +372,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         loop {
             match transport::handshake(&mut socket, &mut session).await {
                 Ok(Step::Authenticated(client)) => {
+                    place.authenticated();
                     self.limit(&mut session, client.verified.identity());
                     let (connection, driver) =
                         transport::connect(socket, session, client, occupant, version, limits);
                     let entry = self.state.live.enter(connection.handle());
                     let driver = async move {
                         driver.await;
-                        drop(entry);
+                        drop((entry, place));
                     };
                     return Ok((connection, driver));
                 }
@@ -348,6 +398,10 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 Err(end) => {
                     return Err(match refused {
                         Some((client_id, NotAdmitted::Auth(error))) => {
+                            let blameless = matches!(error, AuthError::Unavailable(_));
+                            if let Some(address) = place.address().filter(|_| !blameless) {
+                                self.state.admission.failed(address, limits);
+                            }
                             AcceptError::Refused { client_id, error }
                         }
                         Some((client_id, NotAdmitted::Registry(error))) => {
@@ -391,6 +445,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 }
 
+/// A connection that has negotiated a version.
+struct Upgraded<S> {
+    socket: Socket<S>,
+    version: Version,
+    place: Place,
+}
+
 /// Longer than any connection lasts, and short enough for every clock: 10 years.
 const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
 
@@ -417,6 +478,9 @@ pub enum AcceptError {
     /// The peer went without asking for a WebSocket; it may have asked for something else.
     #[error("the connection ended before an upgrade")]
     NotUpgraded,
+    /// There are so many connections beyond the limits that this one was not even told.
+    #[error("too many connections")]
+    Overloaded,
     /// What the peer sent is not HTTP, or did not come in time, or the connection broke.
     #[error("the HTTP request failed")]
     Http(#[source] HttpError),

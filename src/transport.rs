@@ -53,7 +53,7 @@ pub(crate) use socket::{Socket, config, metered};
 /// let limits = Limits { auth_timeout: Duration::from_secs(5), ..Limits::default() };
 /// assert_eq!(limits.max_message, 16 * 1024 * 1024);
 /// ```
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     /// How long the HTTP upgrade may take, from the first byte to the last. 10 s.
     pub upgrade_timeout: Duration,
@@ -69,6 +69,19 @@ pub struct Limits {
     pub max_session_age: Option<Duration>,
     /// How long a connection that is being closed may take to let the last words through. 2 s.
     pub close_timeout: Duration,
+    /// Server only: how many connections there may be. 100,000.
+    pub max_connections: usize,
+    /// Server only: how many of them may be unauthenticated. 10,000.
+    pub max_unauthenticated: usize,
+    /// Server only: how many of those may come from one IPv4 address, or from one /64 of IPv6.
+    /// 1,000.
+    pub max_unauthenticated_per_address: usize,
+    /// Server only: how many handshakes may begin in a second; any number without. Any number.
+    pub handshakes_per_second: Option<u32>,
+    /// Server only: how many authentications from one address may fail before it has to wait. 60.
+    pub failed_auths: u32,
+    /// Server only: how many of those are forgiven in a second. 1.
+    pub failed_auths_per_second: f64,
     /// The largest head of an HTTP request, in bytes; at least 8192. 16 KiB.
     pub max_head: usize,
     /// The largest message before authentication, in bytes. 64 KiB.
@@ -93,6 +106,12 @@ impl Default for Limits {
             write_timeout: Duration::from_secs(30),
             max_session_age: None,
             close_timeout: Duration::from_secs(2),
+            max_connections: 100_000,
+            max_unauthenticated: 10_000,
+            max_unauthenticated_per_address: 1_000,
+            handshakes_per_second: None,
+            failed_auths: 60,
+            failed_auths_per_second: 1.0,
             max_head: 16 * 1024,
             max_message_before_auth: 64 * 1024,
             max_message: 16 * 1024 * 1024,

@@ -3,14 +3,14 @@
 //! Status codes and bodies are the original's, so are the paths: `/ws` and below for the
 //! WebSocket, `/api/status` to see whether the service is up.
 
-use std::sync::OnceLock;
+use std::{convert::Infallible, net::IpAddr, sync::OnceLock};
 
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
-    body::{Bytes, Incoming},
+    body::Bytes,
     header::{
-        CONNECTION, HOST, HeaderName, HeaderValue, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
         SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
@@ -24,11 +24,14 @@ use tokio_tungstenite::{
 };
 
 use crate::{
-    transport::{Socket, config, metered},
+    transport::{Limits, Socket, config, metered},
     wire::Version,
 };
 
-use super::{AcceptError, HttpError, Options, State};
+use super::{
+    AcceptError, HttpError, Options, State,
+    admission::{Overload, Place, client_address, retry_after},
+};
 
 /// After how many seconds to try again while the service is not ready.
 const NOT_READY_RETRY: u32 = 1;
@@ -36,63 +39,179 @@ const NOT_READY_RETRY: u32 = 1;
 /// Answers HTTP requests until one of them is an upgrade, or the connection ends.
 pub(super) async fn upgrade<S>(
     stream: S,
-    options: &Options,
-    state: &State,
+    place: &mut Place,
+    overload: Option<Overload>,
+    gate: &Gate<'_>,
 ) -> Result<(Socket<S>, Version), AcceptError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let negotiated = OnceLock::new();
+    let limits = &gate.options.limits;
+    let upgrade = OnceLock::new();
+    let peer = place.address();
     let service = service_fn(async |request| {
-        Ok::<_, std::convert::Infallible>(respond(&request, options, state, &negotiated))
+        let answer = match overload {
+            Some(overload) => gate.turn_away(overload),
+            None => gate.answer(&request, peer, &upgrade),
+        };
+        Ok::<_, Infallible>(answer)
     });
     let parts = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(options.limits.upgrade_timeout)
-        .max_buf_size(options.limits.max_head)
+        .header_read_timeout(limits.upgrade_timeout)
+        .max_buf_size(limits.max_head)
+        .keep_alive(overload.is_none())
         .serve_connection(TokioIo::new(stream), service)
         .without_shutdown()
         .await
         .map_err(|error| AcceptError::Http(HttpError(error)))?;
-    let Some(&version) = negotiated.get() else { return Err(AcceptError::NotUpgraded) };
-    let stream = WebSocketStream::from_partially_read(
-        metered(parts.io.into_inner(), &options.limits),
-        // What a client sends behind the request without waiting for the answer.
-        parts.read_buf.into(),
-        Role::Server,
-        Some(config(&options.limits)),
-    )
-    .await;
-    Ok((Socket::new(stream, &options.limits), version))
+    let Some(&Upgrade { version, address }) = upgrade.get() else {
+        return Err(AcceptError::NotUpgraded);
+    };
+    if let Some(address) = address.filter(|address| Some(*address) != peer) {
+        place.comes_from(address);
+    }
+    let socket = websocket(parts.io.into_inner(), parts.read_buf, limits).await;
+    Ok((socket, version))
 }
 
-/// The answer to one request. An upgrade leaves its version behind.
-fn respond(
-    request: &Request<Incoming>,
-    options: &Options,
-    state: &State,
-    negotiated: &OnceLock<Version>,
-) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    if path == "/ws" || path.starts_with("/ws/") {
-        match negotiate(request, options) {
-            Ok((version, accept)) => match unavailable(options, state) {
-                Some(answer) => answer,
-                None => {
-                    let _ = negotiated.set(version);
+/// A WebSocket over a stream that has been upgraded, with what the client sent behind its request
+/// without waiting for the answer.
+pub(super) async fn websocket<S>(stream: S, pipelined: Bytes, limits: &Limits) -> Socket<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let stream = WebSocketStream::from_partially_read(
+        metered(stream, limits),
+        pipelined.into(),
+        Role::Server,
+        Some(config(limits)),
+    );
+    Socket::new(stream.await, limits)
+}
+
+/// What was agreed on.
+#[derive(Clone, Copy)]
+pub(super) struct Upgrade {
+    pub(super) version: Version,
+    /// Where the client is, if that is known.
+    pub(super) address: Option<IpAddr>,
+}
+
+/// What decides on requests.
+pub(super) struct Gate<'a> {
+    pub(super) options: &'a Options,
+    pub(super) state: &'a State,
+}
+
+impl Gate<'_> {
+    /// The answer to one request. An upgrade leaves behind what was agreed on.
+    pub(super) fn answer<B>(
+        &self,
+        request: &Request<B>,
+        peer: Option<IpAddr>,
+        upgrade: &OnceLock<Upgrade>,
+    ) -> Response<Full<Bytes>> {
+        let path = request.uri().path();
+        if path == "/ws" || path.starts_with("/ws/") {
+            let address = peer
+                .map(|peer| client_address(peer, request.headers(), &self.options.trusted_proxies));
+            match self.negotiate(request, address) {
+                Ok((version, accept)) => {
+                    let _ = upgrade.set(Upgrade { version, address });
                     switching_protocols(version, &accept)
                 }
-            },
-            Err(reason) => {
-                tracing::debug!(reason, "upgrade refused");
-                text(StatusCode::BAD_REQUEST, reason)
+                Err(refusal) => *refusal,
             }
+        } else if path == "/api/status" && request.method() == Method::GET {
+            text(StatusCode::OK, status(self.options.warning))
+        } else {
+            text(StatusCode::NOT_FOUND, "Not found")
         }
-    } else if path == "/api/status" && request.method() == Method::GET {
-        text(StatusCode::OK, status(options.warning))
-    } else {
-        text(StatusCode::NOT_FOUND, "Not found")
     }
+
+    /// The version to speak and the answer to the client's key; or the refusal, in the original's
+    /// order and words where it has any.
+    fn negotiate<B>(
+        &self,
+        request: &Request<B>,
+        address: Option<IpAddr>,
+    ) -> Result<(Version, String), Box<Response<Full<Bytes>>>> {
+        let bad_request = |reason: String| {
+            tracing::debug!(reason, "upgrade refused");
+            Box::new(text(StatusCode::BAD_REQUEST, reason))
+        };
+        let key = websocket_key(request).ok_or_else(|| bad_request("Bad request".into()))?;
+        let version = self.version(request.headers()).map_err(bad_request)?;
+        if !self.origin_is_allowed(request.headers()) {
+            return Err(Box::new(text(StatusCode::FORBIDDEN, "Origin not allowed")));
+        }
+        if let Some(refusal) = self.unavailable() {
+            return Err(Box::new(refusal));
+        }
+        let admitted = self.state.admission.handshake(address, &self.options.limits);
+        admitted.map_err(|overload| Box::new(self.turn_away(overload)))?;
+        Ok((version, derive_accept_key(key.as_bytes())))
+    }
+
+    /// The newest version that is offered and spoken here.
+    fn version(&self, headers: &HeaderMap) -> Result<Version, String> {
+        let versions = &self.options.versions;
+        let newest = offers(headers).max().ok_or("Missing satellite websocket subprotocol")?;
+        offers(headers).filter(|offer| versions.contains(offer)).max().ok_or_else(|| {
+            format!(
+                "Cannot connect satellite version {}.{}.0: this server requires >= {}.{}.0 and <= {}",
+                newest.major,
+                newest.minor,
+                versions.start().major,
+                versions.start().minor,
+                last_release(*versions.end()),
+            )
+        })
+    }
+
+    /// Whether the page that opens the WebSocket may. Programs that are no browser do not say
+    /// where they come from, and may.
+    fn origin_is_allowed(&self, headers: &HeaderMap) -> bool {
+        match (&self.options.origins, headers.get(ORIGIN)) {
+            (Some(origins), Some(origin)) => origins.iter().any(|allowed| origin == allowed),
+            _ => true,
+        }
+    }
+
+    /// Why no client can be served now, and when to come back.
+    fn unavailable(&self) -> Option<Response<Full<Bytes>>> {
+        let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
+        match (self.state.draining.get(), readiness) {
+            (Some(&seconds), _) => {
+                Some(later(StatusCode::SERVICE_UNAVAILABLE, "The service stops".into(), seconds))
+            }
+            (None, Err(reason)) => Some(later(
+                StatusCode::SERVICE_UNAVAILABLE,
+                format!("The service is not ready: {reason}"),
+                NOT_READY_RETRY,
+            )),
+            (None, Ok(())) => None,
+        }
+    }
+
+    /// The answer beyond a limit.
+    fn turn_away(&self, overload: Overload) -> Response<Full<Bytes>> {
+        tracing::debug!(reason = overload.name(), "turned away");
+        let status = match overload.is_personal() {
+            true => StatusCode::TOO_MANY_REQUESTS,
+            false => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let seconds = retry_after(overload, &self.options.limits);
+        later(status, format!("Try again later: {}", overload.name()), seconds)
+    }
+}
+
+/// A refusal that will not last.
+fn later(status: StatusCode, reason: String, seconds: u32) -> Response<Full<Bytes>> {
+    let mut response = text(status, reason);
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response
 }
 
 /// That the service is up, and what must not be overlooked.
@@ -107,19 +226,6 @@ fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
     response
 }
 
-/// Why no client can be served now, and when to come back.
-fn unavailable(options: &Options, state: &State) -> Option<Response<Full<Bytes>>> {
-    let readiness = options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
-    let (reason, retry_after) = match (state.draining.get(), readiness) {
-        (Some(&retry_after), _) => ("The service stops".to_owned(), retry_after),
-        (None, Err(reason)) => (format!("The service is not ready: {reason}"), NOT_READY_RETRY),
-        (None, Ok(())) => return None,
-    };
-    let mut response = text(StatusCode::SERVICE_UNAVAILABLE, reason);
-    response.headers_mut().insert(RETRY_AFTER, retry_after.into());
-    Some(response)
-}
-
 fn switching_protocols(version: Version, accept: &str) -> Response<Full<Bytes>> {
     let header = |text: &str| HeaderValue::try_from(text).expect("ASCII without controls");
     let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
@@ -131,29 +237,10 @@ fn switching_protocols(version: Version, accept: &str) -> Response<Full<Bytes>> 
     response
 }
 
-/// The version to speak and the answer to the client's key; or why the request is refused, in the
-/// original's order and words.
-fn negotiate(request: &Request<Incoming>, options: &Options) -> Result<(Version, String), String> {
-    let key = websocket_key(request).ok_or("Bad request")?;
-    let offers = || offers(request.headers());
-    let newest = offers().max().ok_or("Missing satellite websocket subprotocol")?;
-    let version = offers().filter(|offer| options.versions.contains(offer)).max().ok_or_else(|| {
-        format!(
-            "Cannot connect satellite version {}.{}.0: this server requires >= {}.{}.0 and <= {}",
-            newest.major,
-            newest.minor,
-            options.versions.start().major,
-            options.versions.start().minor,
-            last_release(*options.versions.end()),
-        )
-    })?;
-    Ok((version, derive_accept_key(key.as_bytes())))
-}
-
 /// The key of a valid WebSocket upgrade
 /// ([RFC 6455 §4.2.1](https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1)). Like the original,
 /// it takes any key.
-fn websocket_key(request: &Request<Incoming>) -> Option<&HeaderValue> {
+fn websocket_key<B>(request: &Request<B>) -> Option<&HeaderValue> {
     let headers = request.headers();
     let valid = request.method() == Method::GET
         && request.version() == hyper::Version::HTTP_11
@@ -171,7 +258,10 @@ fn offers(headers: &HeaderMap) -> impl Iterator<Item = Version> {
 }
 
 /// The elements of a header's comma lists, over all its lines.
-fn tokens<'a>(headers: &'a HeaderMap, name: &'a HeaderName) -> impl Iterator<Item = &'a str> {
+pub(super) fn tokens<'a>(
+    headers: &'a HeaderMap,
+    name: &'a HeaderName,
+) -> impl Iterator<Item = &'a str> {
     headers
         .get_all(name)
         .into_iter()

@@ -1,0 +1,456 @@
+//! Who may try: limits that hold before anybody is authenticated, per address and in all.
+
+use std::{
+    collections::HashMap,
+    net::{IpAddr, Ipv6Addr},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hyper::{HeaderMap, header::FORWARDED};
+use ipnet::IpNet;
+use tokio::time::Instant;
+
+use crate::transport::Limits;
+
+use super::upgrade::tokens;
+
+/// How many connections beyond a limit are told so at the same time. The rest is just closed.
+const MAX_TURNED_AWAY: usize = 256;
+
+/// How many addresses with failed authentications are remembered.
+const MAX_OFFENDERS: usize = 10_000;
+
+/// Why somebody may not try now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Overload {
+    /// As many connections as there may be.
+    Connections,
+    /// As many unauthenticated connections as there may be.
+    Unauthenticated,
+    /// As many unauthenticated connections from one address as there may be.
+    UnauthenticatedFromAddress,
+    /// As many handshakes a second as there may be.
+    HandshakeRate,
+    /// Too many failed authentications from one address.
+    FailedAuthentications,
+}
+
+impl Overload {
+    /// Whether it is the address's own doing.
+    pub(super) fn is_personal(self) -> bool {
+        matches!(self, Overload::UnauthenticatedFromAddress | Overload::FailedAuthentications)
+    }
+
+    /// What it is called in metrics and answers.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Overload::Connections => "too many connections",
+            Overload::Unauthenticated => "too many unauthenticated connections",
+            Overload::UnauthenticatedFromAddress => {
+                "too many unauthenticated connections from this address"
+            }
+            Overload::HandshakeRate => "too many handshakes at once",
+            Overload::FailedAuthentications => "too many failed authentications from this address",
+        }
+    }
+}
+
+/// Counts who is there, and remembers who failed.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    counts: Mutex<Counts>,
+}
+
+#[derive(Debug, Default)]
+struct Counts {
+    connections: usize,
+    unauthenticated: usize,
+    turned_away: usize,
+    by_address: HashMap<AddressKey, usize>,
+    handshakes: Option<Bucket>,
+    offenders: HashMap<AddressKey, Bucket>,
+}
+
+/// An IPv4 address, or the network that an IPv6 address is in: whoever has one of its addresses
+/// has them all.
+type AddressKey = IpAddr;
+
+fn key(address: IpAddr) -> AddressKey {
+    match address.to_canonical() {
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+        }
+        v4 => v4,
+    }
+}
+
+/// A token bucket: what is taken out comes back with time.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    left: f64,
+    since: Instant,
+}
+
+impl Bucket {
+    fn full(size: u32, now: Instant) -> Bucket {
+        Bucket { left: size.into(), since: now }
+    }
+
+    /// What is in it now, if it gains so much a second.
+    fn refill(&mut self, size: u32, per_second: f64, now: Instant) -> f64 {
+        let gained = now.saturating_duration_since(self.since).as_secs_f64() * per_second;
+        self.left = (self.left + gained).min(size.into());
+        self.since = now;
+        self.left
+    }
+}
+
+/// A connection's place, from its first byte to its last.
+#[derive(Debug)]
+pub(super) struct Place {
+    admission: Arc<Admission>,
+    address: Option<AddressKey>,
+    standing: Standing,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Standing {
+    Unauthenticated,
+    Authenticated,
+    /// Beyond a limit, and only there to be told so.
+    TurnedAway,
+}
+
+impl Admission {
+    fn lock(&self) -> MutexGuard<'_, Counts> {
+        self.counts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection comes in. Beyond a limit it has a place too, from which it is told; when
+    /// there are too many of those, it has none.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        address: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Option<(Place, Option<Overload>)> {
+        let address = address.map(key);
+        let mut counts = self.lock();
+        let from_address = address.and_then(|address| counts.by_address.get(&address).copied());
+        let overload = if counts.connections >= limits.max_connections {
+            Some(Overload::Connections)
+        } else if counts.unauthenticated >= limits.max_unauthenticated {
+            Some(Overload::Unauthenticated)
+        } else if from_address.unwrap_or(0) >= limits.max_unauthenticated_per_address {
+            Some(Overload::UnauthenticatedFromAddress)
+        } else {
+            None
+        };
+        let standing = match overload {
+            None => Standing::Unauthenticated,
+            Some(_) if counts.turned_away < MAX_TURNED_AWAY => Standing::TurnedAway,
+            Some(_) => return None,
+        };
+        counts.count(&standing, address);
+        Some((Place { admission: Arc::clone(self), address, standing }, overload))
+    }
+
+    /// Whether a handshake may begin now, from this address.
+    pub(super) fn handshake(
+        &self,
+        address: Option<IpAddr>,
+        limits: &Limits,
+    ) -> Result<(), Overload> {
+        let now = Instant::now();
+        let mut counts = self.lock();
+        if let Some(offender) = address.and_then(|address| counts.offenders.get_mut(&key(address)))
+            && offender.refill(limits.failed_auths, limits.failed_auths_per_second, now) < 1.0
+        {
+            return Err(Overload::FailedAuthentications);
+        }
+        let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
+        let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
+        if bucket.refill(rate, rate.into(), now) < 1.0 {
+            return Err(Overload::HandshakeRate);
+        }
+        bucket.left -= 1.0;
+        Ok(())
+    }
+
+    /// An authentication failed, from this address.
+    pub(super) fn failed(&self, address: IpAddr, limits: &Limits) {
+        let now = Instant::now();
+        let (size, per_second) = (limits.failed_auths, limits.failed_auths_per_second);
+        let mut counts = self.lock();
+        if counts.offenders.len() >= MAX_OFFENDERS {
+            let still =
+                |_: &_, bucket: &mut Bucket| bucket.refill(size, per_second, now) < f64::from(size);
+            counts.offenders.retain(still);
+        }
+        let known = counts.offenders.contains_key(&key(address));
+        if known || counts.offenders.len() < MAX_OFFENDERS {
+            let full = Bucket::full(size, now);
+            let bucket = counts.offenders.entry(key(address)).or_insert(full);
+            bucket.refill(size, per_second, now);
+            bucket.left = (bucket.left - 1.0).max(0.0);
+        }
+    }
+}
+
+impl Counts {
+    fn count(&mut self, standing: &Standing, address: Option<AddressKey>) {
+        match standing {
+            Standing::TurnedAway => self.turned_away += 1,
+            Standing::Authenticated => self.connections += 1,
+            Standing::Unauthenticated => {
+                self.connections += 1;
+                self.unauthenticated += 1;
+                if let Some(address) = address {
+                    *self.by_address.entry(address).or_default() += 1;
+                }
+            }
+        }
+    }
+
+    fn discount(&mut self, standing: &Standing, address: Option<AddressKey>) {
+        match standing {
+            Standing::TurnedAway => self.turned_away -= 1,
+            Standing::Authenticated => self.connections -= 1,
+            Standing::Unauthenticated => {
+                self.connections -= 1;
+                self.unauthenticated -= 1;
+                if let Some(address) = address
+                    && let Some(count) = self.by_address.get_mut(&address)
+                {
+                    *count -= 1;
+                    if *count == 0 {
+                        self.by_address.remove(&address);
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Place {
+    /// Where the connection comes from, as the limits see it.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// The connection turns out to come from elsewhere, by way of a proxy.
+    pub(super) fn comes_from(&mut self, address: IpAddr) {
+        let mut counts = self.admission.lock();
+        counts.discount(&self.standing, self.address);
+        self.address = Some(key(address));
+        counts.count(&self.standing, self.address);
+    }
+
+    /// The client is authenticated, and counts as such from now on.
+    pub(super) fn authenticated(&mut self) {
+        let mut counts = self.admission.lock();
+        counts.discount(&self.standing, self.address);
+        self.standing = Standing::Authenticated;
+        counts.count(&self.standing, self.address);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.admission.lock().discount(&self.standing, self.address);
+    }
+}
+
+/// Where a request comes from: the peer, or whoever the trusted proxies say it was.
+///
+/// Each proxy adds, at the end, the address it was called from. So the last address that is not a
+/// trusted proxy's is the client's; what stands before it anybody can have written.
+pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: IpAddr| {
+        let address = address.to_canonical();
+        trusted.iter().any(|network| network.contains(&address))
+    };
+    let mut client = peer;
+    let mut hops = hops(headers).into_iter().rev();
+    while is_trusted(client)
+        && let Some(hop) = hops.next()
+    {
+        match hop {
+            Some(address) => client = address,
+            // Whoever it was, the proxy does not say.
+            None => break,
+        }
+    }
+    client
+}
+
+/// The addresses that proxies have noted, in order
+/// ([RFC 7239 §4](https://www.rfc-editor.org/rfc/rfc7239#section-4) and its forerunner).
+fn hops(headers: &HeaderMap) -> Vec<Option<IpAddr>> {
+    let forwarded_for = "x-forwarded-for".parse().expect("a header name");
+    let forerunner: Vec<_> = tokens(headers, &forwarded_for).map(address).collect();
+    if !forerunner.is_empty() {
+        return forerunner;
+    }
+    tokens(headers, &FORWARDED)
+        .map(|element| {
+            element.split(';').find_map(|pair| {
+                let (name, value) = pair.split_once('=')?;
+                let is_for = name.trim().eq_ignore_ascii_case("for");
+                is_for.then(|| address(value.trim().trim_matches('"'))).flatten()
+            })
+        })
+        .collect()
+}
+
+/// An address, which may have a port, and brackets if it is IPv6.
+fn address(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.split(']').next()).unwrap_or(text);
+    bare.parse().ok().or_else(|| text.parse::<std::net::SocketAddr>().ok().map(|addr| addr.ip()))
+}
+
+/// How long to stay away, in seconds.
+pub(super) fn retry_after(overload: Overload, limits: &Limits) -> u32 {
+    match overload {
+        Overload::FailedAuthentications => {
+            let seconds = 1.0 / limits.failed_auths_per_second.max(0.001);
+            (seconds.ceil() as u32).max(1)
+        }
+        _ => u32::try_from(RETRY_SOON.as_secs()).unwrap_or(1),
+    }
+}
+
+const RETRY_SOON: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            max_connections: 3,
+            max_unauthenticated: 2,
+            max_unauthenticated_per_address: 1,
+            failed_auths: 2,
+            failed_auths_per_second: 0.5,
+            handshakes_per_second: Some(2),
+            ..Limits::default()
+        }
+    }
+
+    fn enter(admission: &Arc<Admission>, address: &str) -> (Place, Option<Overload>) {
+        admission.enter(Some(ip(address)), &limits()).unwrap()
+    }
+
+    #[test]
+    fn each_limit_is_named_when_it_is_reached() {
+        let admission = Arc::new(Admission::default());
+        let (mut a, none) = enter(&admission, "1.1.1.1");
+        assert_eq!(none, None);
+        assert_eq!(enter(&admission, "1.1.1.1").1, Some(Overload::UnauthenticatedFromAddress));
+        let (mut b, none) = enter(&admission, "2.2.2.2");
+        assert_eq!(none, None);
+        assert_eq!(enter(&admission, "3.3.3.3").1, Some(Overload::Unauthenticated));
+        a.authenticated();
+        b.authenticated();
+        let (_c, none) = enter(&admission, "1.1.1.1");
+        assert_eq!(none, None);
+        assert_eq!(enter(&admission, "4.4.4.4").1, Some(Overload::Connections));
+        drop(a);
+        assert_eq!(enter(&admission, "4.4.4.4").1, None);
+    }
+
+    #[test]
+    fn nothing_is_left_when_everybody_has_gone() {
+        let admission = Arc::new(Admission::default());
+        let mut places: Vec<Place> =
+            (0..5).map(|n| enter(&admission, &format!("1.1.1.{n}")).0).collect();
+        places[0].authenticated();
+        places[1].comes_from(ip("9.9.9.9"));
+        drop(places);
+        let counts = admission.lock();
+        let left = (counts.connections, counts.unauthenticated, counts.turned_away);
+        assert_eq!(left, (0, 0, 0));
+        assert!(counts.by_address.is_empty());
+    }
+
+    #[test]
+    fn those_who_are_turned_away_are_bounded_too() {
+        let admission = Arc::new(Admission::default());
+        let limits = Limits { max_connections: 0, ..limits() };
+        let places: Vec<_> =
+            (0..MAX_TURNED_AWAY).map(|_| admission.enter(None, &limits).unwrap()).collect();
+        assert!(admission.enter(None, &limits).is_none());
+        drop(places);
+        assert!(admission.enter(None, &limits).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_fails_too_often_waits() {
+        let admission = Admission::default();
+        let offender = Some(ip("2001:db8:1:2:3::1"));
+        let limits = Limits { handshakes_per_second: None, ..limits() };
+        for _ in 0..2 {
+            assert_eq!(admission.handshake(offender, &limits), Ok(()));
+            admission.failed(offender.unwrap(), &limits);
+        }
+        let neighbour = Some(ip("2001:db8:1:2:ffff::9"));
+        assert_eq!(admission.handshake(neighbour, &limits), Err(Overload::FailedAuthentications));
+        assert_eq!(admission.handshake(Some(ip("2001:db8:1:3::1")), &limits), Ok(()));
+        tokio::time::advance(Duration::from_secs(2)).await;
+        assert_eq!(admission.handshake(offender, &limits), Ok(()));
+        admission.failed(offender.unwrap(), &limits);
+        assert_eq!(admission.handshake(offender, &limits), Err(Overload::FailedAuthentications));
+        assert_eq!(retry_after(Overload::FailedAuthentications, &limits), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn handshakes_are_paced() {
+        let admission = Admission::default();
+        for _ in 0..2 {
+            assert_eq!(admission.handshake(None, &limits()), Ok(()));
+        }
+        assert_eq!(admission.handshake(None, &limits()), Err(Overload::HandshakeRate));
+        tokio::time::advance(Duration::from_millis(500)).await;
+        assert_eq!(admission.handshake(None, &limits()), Ok(()));
+    }
+
+    #[test]
+    fn offenders_are_bounded() {
+        let admission = Admission::default();
+        for n in 0..MAX_OFFENDERS as u32 + 100 {
+            admission.failed(IpAddr::V4(n.into()), &limits());
+        }
+        assert_eq!(admission.lock().offenders.len(), MAX_OFFENDERS);
+    }
+
+    #[test]
+    fn proxies_are_believed_if_they_are_trusted() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let from = |peer: &str, lines: &[(&'static str, &str)]| {
+            let mut headers = HeaderMap::new();
+            for (name, value) in lines {
+                headers.append(*name, value.parse().unwrap());
+            }
+            client_address(ip(peer), &headers, &trusted).to_string()
+        };
+        let xff = "x-forwarded-for";
+        assert_eq!(from("9.9.9.9", &[(xff, "1.2.3.4")]), "9.9.9.9");
+        assert_eq!(from("10.0.0.1", &[(xff, "1.2.3.4")]), "1.2.3.4");
+        assert_eq!(from("10.0.0.1", &[(xff, "6.6.6.6, 1.2.3.4, 10.0.0.2")]), "1.2.3.4");
+        assert_eq!(from("10.0.0.1", &[(xff, "6.6.6.6"), (xff, "1.2.3.4")]), "1.2.3.4");
+        assert_eq!(from("10.0.0.1", &[(xff, "nonsense, 10.0.0.2")]), "10.0.0.2");
+        assert_eq!(from("10.0.0.1", &[]), "10.0.0.1");
+        assert_eq!(from("::ffff:10.0.0.1", &[(xff, "1.2.3.4:5678")]), "1.2.3.4");
+        assert_eq!(
+            from("::1", &[("forwarded", "for=6.6.6.6;proto=http, For=\"[2001:db8::1]:80\"")]),
+            "2001:db8::1"
+        );
+        assert_eq!(from("::1", &[("forwarded", "for=unknown")]), "::1");
+    }
+}
