@@ -91,6 +91,11 @@ pub trait Authenticator: Send + Sync + 'static {
         None
     }
 
+    /// What this way to authenticate is called in metrics.
+    fn method(&self) -> &'static str {
+        "custom"
+    }
+
     /// What whoever runs the service must not overlook; it is shown wherever the service tells
     /// how it is. By default, nothing.
     fn warning(&self) -> Option<&'static str> {
@@ -105,6 +110,10 @@ impl<A: Authenticator> Authenticator for Arc<A> {
 
     fn revocations(&self) -> Option<Arc<dyn Revocations>> {
         A::revocations(self)
+    }
+
+    fn method(&self) -> &'static str {
+        A::method(self)
     }
 
     fn warning(&self) -> Option<&'static str> {
@@ -371,6 +380,19 @@ impl Authenticator for JwtAuthenticator {
 
     fn revocations(&self) -> Option<Arc<dyn Revocations>> {
         self.revocations.clone()
+    }
+
+    fn method(&self) -> &'static str {
+        match &self.keys {
+            None => "insecure",
+            Some(keys) => match keys.snapshot().keys.keys() {
+                [] => "none",
+                [first, rest @ ..] => {
+                    let same = rest.iter().all(|key| key.algorithm() == first.algorithm());
+                    if same { first.algorithm().as_str() } else { "several" }
+                }
+            },
+        }
     }
 
     fn warning(&self) -> Option<&'static str> {

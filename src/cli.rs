@@ -1,5 +1,6 @@
 //! Command line: what the subcommands share.
 
+mod admin;
 mod connect;
 mod serve;
 mod token;
@@ -20,7 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run the service: it authenticates clients and has no data to sync.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Print a token for a user, signed as the AUTH_* variables say.
     Token(token::MintToken),
     /// Connect to a service, show every step, and start replication.

@@ -7,25 +7,36 @@
 mod admission;
 mod empty;
 mod live;
+mod metrics;
+#[cfg(feature = "tls")]
+mod tls;
 mod upgrade;
 
 use std::{
-    future::Future,
-    net::{IpAddr, SocketAddr},
+    future::{Future, ready},
+    io,
+    net::IpAddr,
     ops::RangeInclusive,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures_util::FutureExt;
+use http_body_util::Full;
+use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
 use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
     select,
     sync::{SetOnce, watch},
-    time::{Instant, sleep, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use tracing::{
+    Instrument, Span,
+    field::{Empty, display},
 };
 
 use crate::{
@@ -39,12 +50,15 @@ use crate::{
     wire::Version,
 };
 
-use admission::{Admission, Place};
+use admission::{Admission, Overload, Place};
 use live::LiveConnections;
-use upgrade::Gate;
+use metrics::{Handshake, Living};
+use upgrade::{Gate, Upgrade};
 
 pub use empty::empty_database;
 pub use live::Drain;
+#[cfg(feature = "tls")]
+pub use tls::{CertificateError, Tls, TlsError};
 
 /// What happens when a token expires while its connection lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -199,6 +213,20 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         Server { authenticator, registry: Arc::new(registry), options, state }
     }
 
+    /// Whether upgrades are granted now, or why not.
+    ///
+    /// # Errors
+    ///
+    /// The service stops, or [`Server::with_readiness`] says that it is not ready.
+    pub fn ready(&self) -> Result<(), String> {
+        Gate { options: &self.options, state: &self.state }.ready().map_err(|(reason, _)| reason)
+    }
+
+    /// What whoever runs the service must not overlook; see [`Authenticator::warning`].
+    pub fn warning(&self) -> Option<&'static str> {
+        self.options.warning
+    }
+
     /// How many authenticated connections there are, now and whenever that changes.
     pub fn connections(&self) -> watch::Receiver<usize> {
         self.state.live.count()
@@ -234,10 +262,35 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let upgraded = self.upgrade(stream, peer.into()).await?;
+        let upgraded = self.upgrade(stream, self.enter(peer.into())?).await?;
         let (connection, driver) = self.authenticate(upgraded).await?;
         tokio::spawn(driver);
         Ok(connection)
+    }
+
+    /// Answers a request that came to an HTTP server of your own, built on hyper, such as axum's.
+    /// If it is an upgrade that is granted, what is returned beside the answer becomes the
+    /// connection once the answer is sent: accept it on a task of its own.
+    ///
+    /// All limits and policies hold, but those on the size and the time of the request, which is
+    /// here already. `examples/axum.rs` shows it.
+    pub fn respond<B>(
+        &self,
+        mut request: Request<B>,
+        peer: impl Into<Option<IpAddr>>,
+    ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
+        let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
+        let Ok(Entrance { mut place, overload: None, handshake, .. }) = self.enter(peer) else {
+            return (gate.turn_away(Overload::Connections), None);
+        };
+        let upgrade = OnceLock::new();
+        let answer = gate.answer(&request, peer, &upgrade);
+        let upgrading = upgrade.into_inner().map(|Upgrade { version, address }| {
+            place.comes_from(address);
+            let on_upgrade = hyper::upgrade::on(&mut request);
+            Upgrading { server: self.clone(), on_upgrade, version, place, handshake }
+        });
+        (answer, upgrading)
     }
 
     /// Accepts connections until the server is drained. Each authenticated one is handed to the
@@ -250,8 +303,21 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        self.serve_over(listener, |stream| ready(Ok(stream)), handler).await;
+    }
+
+    /// The same as [`Server::serve`], where each connection is taken through `open` first, such
+    /// as a TLS handshake. That counts into [`upgrade_timeout`](Limits::upgrade_timeout).
+    pub async fn serve_over<O, OF, S, H, F>(&self, listener: TcpListener, open: O, handler: H)
+    where
+        O: Fn(TcpStream) -> OF + Clone + Send + Sync + 'static,
+        OF: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
         select! {
-            () = self.accept_all(listener, handler) => {}
+            () = self.accept_all(listener, open, handler) => {}
             () = self.maintain() => {}
             () = self.state.drained.wait().map(|_| ()) => {}
         }
@@ -278,8 +344,11 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let _ = self.state.drained.set(());
     }
 
-    async fn accept_all<H, F>(&self, listener: TcpListener, handler: H)
+    async fn accept_all<O, OF, S, H, F>(&self, listener: TcpListener, open: O, handler: H)
     where
+        O: Fn(TcpStream) -> OF + Clone + Send + Sync + 'static,
+        OF: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
@@ -287,38 +356,57 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
-                    tokio::spawn(self.clone().upgrade_then_serve(stream, peer, handler.clone()));
+                    let (open, handler) = (open.clone(), handler.clone());
+                    let span = tracing::info_span!("connection", %peer, client_id = Empty);
+                    let task = self.clone().open_then_serve(stream, peer.ip(), open, handler);
+                    tokio::spawn(task.instrument(span));
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections, trying again soon");
-                    sleep(Duration::from_millis(100)).await;
+                    metrics::refused("accept failed");
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// The upgrade has its own task, so that a connection does not carry the size of it for life.
-    async fn upgrade_then_serve<S, H, F>(self, stream: S, peer: SocketAddr, handler: H)
-    where
+    /// The way to the upgrade has its own task, so that a connection does not carry the size of
+    /// it for life.
+    async fn open_then_serve<O, OF, S, H, F>(
+        self,
+        stream: TcpStream,
+        peer: IpAddr,
+        open: O,
+        handler: H,
+    ) where
+        O: Fn(TcpStream) -> OF,
+        OF: Future<Output = io::Result<S>>,
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        match self.upgrade(stream, Some(peer.ip())).await {
+        let upgraded = async {
+            let entrance = self.enter(Some(peer))?;
+            let opened = timeout(self.options.limits.upgrade_timeout, open(stream)).await;
+            let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            self.upgrade(stream.map_err(AcceptError::Open)?, entrance).await
+        };
+        match upgraded.await {
             Ok(upgraded) => {
-                drop(tokio::spawn(self.authenticate_then_serve(upgraded, peer, handler)))
+                let task = self.authenticate_then_serve(upgraded, handler);
+                drop(tokio::spawn(task.in_current_span()));
             }
-            Err(AcceptError::NotUpgraded) => {}
-            Err(error) => tracing::info!(%peer, reason = %error, "connection not upgraded"),
+            Err(error) => {
+                metrics::refused(error.name());
+                if !matches!(error, AcceptError::NotUpgraded) {
+                    tracing::info!(reason = %error, "connection not upgraded");
+                }
+            }
         }
     }
 
-    async fn authenticate_then_serve<S, H, F>(
-        self,
-        upgraded: Upgraded<S>,
-        peer: SocketAddr,
-        handler: H,
-    ) where
+    async fn authenticate_then_serve<S, H, F>(self, upgraded: Upgraded<S>, handler: H)
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync,
         F: Future<Output = ()> + Send,
@@ -326,35 +414,59 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let version = upgraded.version;
         let (connection, driver) = match self.authenticate(upgraded).await {
             Ok(authenticated) => authenticated,
-            Err(error) => {
-                tracing::info!(%peer, reason = %error, "client not authenticated");
-                return;
-            }
+            Err(error) => return tracing::info!(reason = %error, "client not authenticated"),
         };
-        let client_id = connection.client_id().clone();
-        tracing::info!(%peer, %client_id, %version, "client authenticated");
+        Span::current().record("client_id", display(connection.client_id()));
+        tracing::info!(%version, "client authenticated");
         let handle = connection.handle();
         join!(driver, handler(connection));
         if let Some(end) = handle.ended() {
-            tracing::info!(%peer, %client_id, reason = %end.cause, "connection ended");
+            tracing::info!(reason = %end.cause, "connection ended");
         }
     }
 
-    async fn upgrade<S>(&self, stream: S, peer: Option<IpAddr>) -> Result<Upgraded<S>, AcceptError>
+    /// Lets a connection in, if there is room.
+    fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, AcceptError> {
+        let handshake = Handshake::begins();
+        let entered = self.state.admission.enter(peer, &self.options.limits);
+        let (place, overload) = entered.ok_or(AcceptError::Overloaded)?;
+        Ok(Entrance { place, overload, handshake, began: Instant::now() })
+    }
+
+    async fn upgrade<S>(
+        &self,
+        stream: S,
+        Entrance { mut place, overload, handshake, began }: Entrance,
+    ) -> Result<Upgraded<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let Server { options, state, .. } = self;
-        let entered = state.admission.enter(peer, &options.limits);
-        let (mut place, overload) = entered.ok_or(AcceptError::Overloaded)?;
-        let gate = Gate { options, state };
+        let gate = Gate { options: &self.options, state: &self.state };
         let (socket, version) = upgrade::upgrade(stream, &mut place, overload, &gate).await?;
-        Ok(Upgraded { socket, version, place })
+        metrics::upgraded(began.elapsed());
+        Ok(Upgraded { socket, version, place, handshake })
     }
 
     async fn authenticate<S>(
         &self,
-        Upgraded { mut socket, version, mut place }: Upgraded<S>,
+        upgraded: Upgraded<S>,
+    ) -> Result<
+        (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
+        AcceptError,
+    >
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let authenticated = self.try_authenticate(upgraded).await;
+        if let Err(error) = &authenticated {
+            metrics::refused(error.name());
+        }
+        authenticated
+    }
+
+    async fn try_authenticate<S>(
+        &self,
+        Upgraded { mut socket, version, mut place, handshake }: Upgraded<S>,
     ) -> Result<
         (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
         AcceptError,
@@ -377,9 +489,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     let (connection, driver) =
                         transport::connect(socket, session, client, occupant, version, limits);
                     let entry = self.state.live.enter(connection.handle());
+                    metrics::authenticated(now.elapsed(), self.authenticator.method());
+                    drop(handshake);
+                    let (living, handle) = (Living::begins(), connection.handle());
                     let driver = async move {
                         driver.await;
-                        drop((entry, place));
+                        handle.ended().into_iter().for_each(metrics::ended);
+                        drop((entry, place, living));
                     };
                     return Ok((connection, driver));
                 }
@@ -445,12 +561,51 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 }
 
+/// A request that is about to become a connection; see [`Server::respond`].
+pub struct Upgrading<A, R = InProcessRegistry> {
+    server: Server<A, R>,
+    on_upgrade: OnUpgrade,
+    version: Version,
+    place: Place,
+    handshake: Handshake,
+}
+
+impl<A: Authenticator, R: Registry> Upgrading<A, R> {
+    /// Takes the connection through the authentication, as [`Server::accept`] does.
+    ///
+    /// # Errors
+    ///
+    /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
+    pub async fn accept(self) -> Result<Connection<AuthenticatedClient>, AcceptError> {
+        let Upgrading { server, on_upgrade, version, place, handshake } = self;
+        let stream = on_upgrade.await.map_err(|error| AcceptError::Http(HttpError(error)))?;
+        let limits = &server.options.limits;
+        let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
+        let (connection, driver) =
+            server.authenticate(Upgraded { socket, version, place, handshake }).await?;
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
+
+/// A connection that has come in.
+struct Entrance {
+    place: Place,
+    overload: Option<Overload>,
+    handshake: Handshake,
+    began: Instant,
+}
+
 /// A connection that has negotiated a version.
 struct Upgraded<S> {
     socket: Socket<S>,
     version: Version,
     place: Place,
+    handshake: Handshake,
 }
+
+/// How long nothing is accepted when that has failed.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Longer than any connection lasts, and short enough for every clock: 10 years.
 const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
@@ -481,6 +636,9 @@ pub enum AcceptError {
     /// There are so many connections beyond the limits that this one was not even told.
     #[error("too many connections")]
     Overloaded,
+    /// The stream could not be opened: the TLS handshake failed or took too long.
+    #[error("the connection could not be opened: {0}")]
+    Open(#[source] io::Error),
     /// What the peer sent is not HTTP, or did not come in time, or the connection broke.
     #[error("the HTTP request failed")]
     Http(#[source] HttpError),
@@ -505,6 +663,22 @@ pub enum AcceptError {
     /// The session ended before the client was authenticated.
     #[error("{}", .0.cause)]
     Ended(End),
+}
+
+impl AcceptError {
+    /// What it is called in metrics.
+    fn name(&self) -> &'static str {
+        match self {
+            AcceptError::NotUpgraded => "not upgraded",
+            AcceptError::Overloaded => "overloaded",
+            AcceptError::Open(_) => "not opened",
+            AcceptError::Http(_) => "http failed",
+            AcceptError::Refused { error: AuthError::Unavailable(_), .. } => "auth unavailable",
+            AcceptError::Refused { .. } => "auth refused",
+            AcceptError::NotRegistered { .. } => "not registered",
+            AcceptError::Ended(_) => "ended before authentication",
+        }
+    }
 }
 
 /// What the HTTP library says of a failed request.

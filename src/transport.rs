@@ -367,6 +367,7 @@ impl Watch {
         match self.keepalive.due(now) {
             Due::Nothing => None,
             Due::Ping => {
+                metrics::counter!("satellite_pings_total").increment(1);
                 socket.ping();
                 None
             }
@@ -402,7 +403,7 @@ impl<P> Shared<P> {
     {
         let live = &mut *self.lock();
         if socket.is_flushed() && live.unflushed > 0 {
-            live.unflushed = 0;
+            unsent_bytes().decrement(mem::take(&mut live.unflushed) as f64);
             self.sendable.notify_waiters();
         }
         if let Some(eviction) = self.occupant.evicted() {
@@ -467,6 +468,9 @@ impl<P> Shared<P> {
 
     /// It is over: everybody who waits learns it.
     fn ended(&self, end: End) {
+        let live = &mut *self.lock();
+        let given_up = mem::take(&mut live.unsent) + mem::take(&mut live.unflushed);
+        unsent_bytes().decrement(given_up as f64);
         let first = self.end.set(end).is_ok();
         debug_assert!(first, "a session ends once");
         self.readable.notify_one();
@@ -486,6 +490,11 @@ impl<P> Shared<P> {
         self.lock().session.end(error, close, cause);
         self.occupant.wake();
     }
+}
+
+/// Bytes of messages that wait for the network, of all connections.
+fn unsent_bytes() -> metrics::Gauge {
+    metrics::gauge!("satellite_unsent_bytes")
 }
 
 /// Ends a session whose place in the registry goes to another.

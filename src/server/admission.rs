@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::transport::Limits;
 
-use super::upgrade::tokens;
+use super::{metrics, upgrade::tokens};
 
 /// How many connections beyond a limit are told so at the same time. The rest is just closed.
 const MAX_TURNED_AWAY: usize = 256;
@@ -111,7 +111,7 @@ impl Bucket {
 #[derive(Debug)]
 pub(super) struct Place {
     admission: Arc<Admission>,
-    address: Option<AddressKey>,
+    address: Option<IpAddr>,
     standing: Standing,
 }
 
@@ -135,9 +135,9 @@ impl Admission {
         address: Option<IpAddr>,
         limits: &Limits,
     ) -> Option<(Place, Option<Overload>)> {
-        let address = address.map(key);
         let mut counts = self.lock();
-        let from_address = address.and_then(|address| counts.by_address.get(&address).copied());
+        let from_address =
+            address.and_then(|address| counts.by_address.get(&key(address)).copied());
         let overload = if counts.connections >= limits.max_connections {
             Some(Overload::Connections)
         } else if counts.unauthenticated >= limits.max_unauthenticated {
@@ -147,6 +147,9 @@ impl Admission {
         } else {
             None
         };
+        if let Some(overload) = overload {
+            metrics::limit_hit(overload);
+        }
         let standing = match overload {
             None => Standing::Unauthenticated,
             Some(_) if counts.turned_away < MAX_TURNED_AWAY => Standing::TurnedAway,
@@ -199,7 +202,7 @@ impl Admission {
 }
 
 impl Counts {
-    fn count(&mut self, standing: &Standing, address: Option<AddressKey>) {
+    fn count(&mut self, standing: &Standing, address: Option<IpAddr>) {
         match standing {
             Standing::TurnedAway => self.turned_away += 1,
             Standing::Authenticated => self.connections += 1,
@@ -207,20 +210,20 @@ impl Counts {
                 self.connections += 1;
                 self.unauthenticated += 1;
                 if let Some(address) = address {
-                    *self.by_address.entry(address).or_default() += 1;
+                    *self.by_address.entry(key(address)).or_default() += 1;
                 }
             }
         }
     }
 
-    fn discount(&mut self, standing: &Standing, address: Option<AddressKey>) {
+    fn discount(&mut self, standing: &Standing, address: Option<IpAddr>) {
         match standing {
             Standing::TurnedAway => self.turned_away -= 1,
             Standing::Authenticated => self.connections -= 1,
             Standing::Unauthenticated => {
                 self.connections -= 1;
                 self.unauthenticated -= 1;
-                if let Some(address) = address
+                if let Some(address) = address.map(key)
                     && let Some(count) = self.by_address.get_mut(&address)
                 {
                     *count -= 1;
@@ -234,17 +237,19 @@ impl Counts {
 }
 
 impl Place {
-    /// Where the connection comes from, as the limits see it.
+    /// Where the connection comes from, as far as is known.
     pub(super) fn address(&self) -> Option<IpAddr> {
         self.address
     }
 
-    /// The connection turns out to come from elsewhere, by way of a proxy.
-    pub(super) fn comes_from(&mut self, address: IpAddr) {
-        let mut counts = self.admission.lock();
-        counts.discount(&self.standing, self.address);
-        self.address = Some(key(address));
-        counts.count(&self.standing, self.address);
+    /// Where the connection really comes from, which may be elsewhere, by way of a proxy.
+    pub(super) fn comes_from(&mut self, address: Option<IpAddr>) {
+        if address != self.address {
+            let mut counts = self.admission.lock();
+            counts.discount(&self.standing, self.address);
+            self.address = address;
+            counts.count(&self.standing, self.address);
+        }
     }
 
     /// The client is authenticated, and counts as such from now on.
@@ -371,7 +376,7 @@ mod tests {
         let mut places: Vec<Place> =
             (0..5).map(|n| enter(&admission, &format!("1.1.1.{n}")).0).collect();
         places[0].authenticated();
-        places[1].comes_from(ip("9.9.9.9"));
+        places[1].comes_from(Some(ip("9.9.9.9")));
         drop(places);
         let counts = admission.lock();
         let left = (counts.connections, counts.unauthenticated, counts.turned_away);

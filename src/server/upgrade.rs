@@ -31,6 +31,7 @@ use crate::{
 use super::{
     AcceptError, HttpError, Options, State,
     admission::{Overload, Place, client_address, retry_after},
+    metrics,
 };
 
 /// After how many seconds to try again while the service is not ready.
@@ -68,9 +69,7 @@ where
     let Some(&Upgrade { version, address }) = upgrade.get() else {
         return Err(AcceptError::NotUpgraded);
     };
-    if let Some(address) = address.filter(|address| Some(*address) != peer) {
-        place.comes_from(address);
-    }
+    place.comes_from(address);
     let socket = websocket(parts.io.into_inner(), parts.read_buf, limits).await;
     Ok((socket, version))
 }
@@ -146,11 +145,14 @@ impl Gate<'_> {
         if !self.origin_is_allowed(request.headers()) {
             return Err(Box::new(text(StatusCode::FORBIDDEN, "Origin not allowed")));
         }
-        if let Some(refusal) = self.unavailable() {
-            return Err(Box::new(refusal));
-        }
+        self.ready().map_err(|(reason, seconds)| {
+            Box::new(later(StatusCode::SERVICE_UNAVAILABLE, reason, seconds))
+        })?;
         let admitted = self.state.admission.handshake(address, &self.options.limits);
-        admitted.map_err(|overload| Box::new(self.turn_away(overload)))?;
+        admitted.map_err(|overload| {
+            metrics::limit_hit(overload);
+            Box::new(self.turn_away(overload))
+        })?;
         Ok((version, derive_accept_key(key.as_bytes())))
     }
 
@@ -179,24 +181,17 @@ impl Gate<'_> {
         }
     }
 
-    /// Why no client can be served now, and when to come back.
-    fn unavailable(&self) -> Option<Response<Full<Bytes>>> {
-        let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
-        match (self.state.draining.get(), readiness) {
-            (Some(&seconds), _) => {
-                Some(later(StatusCode::SERVICE_UNAVAILABLE, "The service stops".into(), seconds))
-            }
-            (None, Err(reason)) => Some(later(
-                StatusCode::SERVICE_UNAVAILABLE,
-                format!("The service is not ready: {reason}"),
-                NOT_READY_RETRY,
-            )),
-            (None, Ok(())) => None,
+    /// Whether clients can be served now; or why not, and after how many seconds to come back.
+    pub(super) fn ready(&self) -> Result<(), (String, u32)> {
+        if let Some(&seconds) = self.state.draining.get() {
+            return Err(("The service stops".into(), seconds));
         }
+        let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
+        readiness.map_err(|reason| (format!("The service is not ready: {reason}"), NOT_READY_RETRY))
     }
 
     /// The answer beyond a limit.
-    fn turn_away(&self, overload: Overload) -> Response<Full<Bytes>> {
+    pub(super) fn turn_away(&self, overload: Overload) -> Response<Full<Bytes>> {
         tracing::debug!(reason = overload.name(), "turned away");
         let status = match overload.is_personal() {
             true => StatusCode::TOO_MANY_REQUESTS,

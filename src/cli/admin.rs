@@ -1,0 +1,104 @@
+//! The admin address: metrics and health, for whoever runs the service.
+
+use std::{convert::Infallible, sync::Arc, time::Duration};
+
+use electric_satellite::{auth::Authenticator, registry::Registry, server::Server};
+use http_body_util::Full;
+use hyper::{
+    Method, Request, Response, StatusCode,
+    body::{Bytes, Incoming},
+    header::{CONTENT_TYPE, HeaderValue},
+    server::conn::http1,
+    service::service_fn,
+};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use tokio::net::TcpListener;
+
+/// How long a request may take to come in, and how long an idle connection is kept.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often measured values are summed up, so that they do not pile up unread.
+const UPKEEP: Duration = Duration::from_secs(5);
+
+/// Bounds of the buckets of a handshake's duration, in seconds.
+const HANDSHAKE_BUCKETS: &[f64] = &[
+    0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+
+/// Begins to count. Nothing is counted before.
+pub(super) fn install_metrics() -> Result<PrometheusHandle, String> {
+    let handle = PrometheusBuilder::new()
+        .set_buckets_for_metric(
+            Matcher::Full("satellite_handshake_seconds".into()),
+            HANDSHAKE_BUCKETS,
+        )
+        .and_then(PrometheusBuilder::install_recorder)
+        .map_err(|error| format!("Cannot count metrics: {error}"))?;
+    let upkeep = handle.clone();
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP).await;
+            upkeep.run_upkeep();
+        }
+    });
+    Ok(handle)
+}
+
+/// Answers on the admin address, for ever.
+pub(super) async fn serve<A: Authenticator, R: Registry>(
+    listener: TcpListener,
+    metrics: PrometheusHandle,
+    server: Server<A, R>,
+) -> Infallible {
+    let server = Arc::new(server);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let (metrics, server) = (metrics.clone(), Arc::clone(&server));
+        tokio::spawn(async move {
+            let service = service_fn(async |request| {
+                Ok::<_, Infallible>(respond(&request, &metrics, &server))
+            });
+            let _ = http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(REQUEST_TIMEOUT)
+                .serve_connection(TokioIo::new(stream), service)
+                .await;
+        });
+    }
+}
+
+fn respond<A: Authenticator, R: Registry>(
+    request: &Request<Incoming>,
+    metrics: &PrometheusHandle,
+    server: &Server<A, R>,
+) -> Response<Full<Bytes>> {
+    if request.method() != Method::GET {
+        return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n".into());
+    }
+    match request.uri().path() {
+        "/metrics" => text(StatusCode::OK, metrics.render()),
+        "/livez" => text(StatusCode::OK, format!("alive{}\n", warning(server))),
+        "/readyz" => match server.ready() {
+            Ok(()) => text(StatusCode::OK, format!("ready{}\n", warning(server))),
+            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
+        },
+        _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /livez and /readyz\n".into()),
+    }
+}
+
+fn warning<A: Authenticator, R: Registry>(server: &Server<A, R>) -> String {
+    server.warning().map(|warning| format!("; WARNING: {warning}")).unwrap_or_default()
+}
+
+fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    let plain = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, plain);
+    response
+}
