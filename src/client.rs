@@ -1,5 +1,8 @@
 //! The client's side: the URL, the upgrade, the authentication.
 
+#[cfg(feature = "tls")]
+mod tls;
+
 use std::{io, time::Duration};
 
 use tokio::{
@@ -22,6 +25,9 @@ use crate::{
     wire::Version,
 };
 
+#[cfg(feature = "tls")]
+pub use tls::ClientTls;
+
 /// The port of a service whose URL names none, like the published clients'.
 const DEFAULT_PORT: u16 = 5133;
 
@@ -41,6 +47,10 @@ const DEFAULT_PORT: u16 = 5133;
 pub struct Client {
     host: String,
     port: u16,
+    /// Whether the URL asks for TLS.
+    secure: bool,
+    #[cfg(feature = "tls")]
+    tls: Option<ClientTls>,
     version: Version,
     limits: Limits,
 }
@@ -53,23 +63,28 @@ pub struct Upgraded<S> {
 }
 
 impl Client {
-    /// A client of the service at this URL: `http` or `ws`, of which only the host and the port
-    /// count, as with the published clients.
+    /// A client of the service at this URL: `http` or `ws`, and with the feature `tls` `https` or
+    /// `wss`. Only the host and the port count beside, as with the published clients.
     ///
     /// # Errors
     ///
-    /// It is no such URL; `https` and `wss` need a stream of your own, see [`Client::upgrade`].
+    /// It is no such URL. Without the feature `tls`, `https` and `wss` need a stream of your own;
+    /// see [`Client::upgrade`].
     pub fn new(url: &str) -> Result<Client, UrlError> {
         let url: Uri = url.parse().map_err(|_| UrlError::Malformed)?;
-        match url.scheme().map(Scheme::as_str) {
-            Some("http" | "ws") => {}
+        let secure = match url.scheme().map(Scheme::as_str) {
+            Some("http" | "ws") => false,
+            Some("https" | "wss") if cfg!(feature = "tls") => true,
             Some("https" | "wss") => return Err(UrlError::Tls),
             _ => return Err(UrlError::Scheme),
-        }
+        };
         let host = url.host().filter(|host| !host.is_empty()).ok_or(UrlError::Malformed)?;
         Ok(Client {
             host: host.to_owned(),
-            port: url.port_u16().unwrap_or(DEFAULT_PORT),
+            port: url.port_u16().unwrap_or(if secure { 443 } else { DEFAULT_PORT }),
+            secure,
+            #[cfg(feature = "tls")]
+            tls: None,
             version: Version::V0_12,
             limits: Limits::default(),
         })
@@ -104,7 +119,50 @@ impl Client {
         token: Token,
     ) -> Result<Connection<AuthenticatedServer>, ConnectError> {
         let stream = self.dial().await?;
+        #[cfg(feature = "tls")]
+        if self.secure {
+            let stream = self.secure(stream).await?;
+            return self.upgrade(stream).await?.authenticate(client_id, token).await;
+        }
         self.upgrade(stream).await?.authenticate(client_id, token).await
+    }
+
+    /// The same client, which trusts other servers; only those that the machine trusts unless set.
+    #[cfg(feature = "tls")]
+    pub fn with_tls(self, tls: ClientTls) -> Client {
+        Client { tls: Some(tls), ..self }
+    }
+
+    /// Whether the URL asks for TLS, so that [`Client::secure`] is a step of its own.
+    pub fn is_secure(&self) -> bool {
+        self.secure
+    }
+
+    /// Takes a stream through the TLS handshake: the step between the first and the second if the
+    /// URL asks for it.
+    ///
+    /// # Errors
+    ///
+    /// It failed: the server is no TLS server, or not trusted.
+    #[cfg(feature = "tls")]
+    pub async fn secure<S>(
+        &self,
+        stream: S,
+    ) -> Result<tokio_rustls::client::TlsStream<S>, ConnectError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let tls = match &self.tls {
+            Some(tls) => tls.clone(),
+            None => ClientTls::platform().map_err(ConnectError::Tls)?,
+        };
+        let stream = self.in_time(tls.connect(self.bare_host(), stream)).await?;
+        stream.map_err(ConnectError::Tls)
+    }
+
+    /// The host without the brackets of an IPv6 address.
+    fn bare_host(&self) -> &str {
+        self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
     /// Opens the TCP connection: the first of the three steps of [`Client::connect`].
@@ -113,8 +171,7 @@ impl Client {
     ///
     /// The service cannot be reached.
     pub async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let host = self.host.trim_start_matches('[').trim_end_matches(']');
-        let stream = self.in_time(TcpStream::connect((host, self.port))).await?;
+        let stream = self.in_time(TcpStream::connect((self.bare_host(), self.port))).await?;
         let stream = stream.map_err(ConnectError::Unreachable)?;
         stream.set_nodelay(true).map_err(ConnectError::Unreachable)?;
         Ok(stream)
@@ -201,6 +258,9 @@ pub enum ConnectError {
     /// No TCP connection.
     #[error("the service cannot be reached: {0}")]
     Unreachable(#[source] io::Error),
+    /// No TLS connection.
+    #[error("the service cannot be reached by TLS: {0}")]
+    Tls(#[source] io::Error),
     /// A step before authentication took too long.
     #[error("the service did not answer within {0:?}")]
     TimedOut(Duration),
@@ -247,6 +307,8 @@ mod tests {
             ("http://localhost", "localhost", 5133),
             ("ws://127.0.0.1:80/any/path?x=1", "127.0.0.1", 80),
             ("http://[::1]:5133/", "[::1]", 5133),
+            #[cfg(feature = "tls")]
+            ("wss://example", "example", 443),
         ] {
             let client = Client::new(url).unwrap();
             assert_eq!((client.host.as_str(), client.port), (host, port), "{url}");
@@ -256,6 +318,7 @@ mod tests {
     #[test]
     fn other_urls_are_refused_with_a_reason() {
         let error = |url| Client::new(url).unwrap_err();
+        #[cfg(not(feature = "tls"))]
         assert_eq!(error("https://localhost"), UrlError::Tls);
         assert_eq!(error("ftp://localhost"), UrlError::Scheme);
         assert_eq!(error("localhost:5133"), UrlError::Scheme);

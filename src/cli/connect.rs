@@ -1,14 +1,15 @@
 //! `satellite connect`: the handshake, step by step.
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use clap::Args;
 use electric_satellite::{
-    client::{Client, ConnectError},
-    session::{Cause, ClientId, Close, End, Violation},
+    client::{Client, ClientTls, ConnectError},
+    session::{Cause, ClientId, Close, End, Token, Violation},
     transport::CallFailure,
     wire::{
         ReplyError, Version,
@@ -16,6 +17,7 @@ use electric_satellite::{
     },
 };
 use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::fail;
 
@@ -35,6 +37,9 @@ pub(super) struct Connect {
     /// The newest migration that this client has, if any.
     #[arg(long, value_name = "VERSION")]
     schema_version: Option<String>,
+    /// Trust servers with a certificate by an authority in this file, in PEM, and no others.
+    #[arg(long, env = "SATELLITE_CA", value_name = "FILE")]
+    ca: Option<PathBuf>,
     /// How long each step may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     timeout: u64,
@@ -106,20 +111,44 @@ impl Connect {
             None => ClientId::random(),
         };
         let token = super::token_from(&self.token)?;
-        let timeout = Duration::from_secs(self.timeout);
-        let client = Client::new(&self.url)
+        let mut client = Client::new(&self.url)
             .map_err(|error| format!("{}: {error}", self.url))?
             .with_version(version)
-            .with_timeout(timeout);
+            .with_timeout(Duration::from_secs(self.timeout));
+        if let Some(ca) = &self.ca {
+            let tls = ClientTls::trusting(ca);
+            client = client.with_tls(tls.map_err(|error| format!("{}: {error}", ca.display()))?);
+        }
 
         report.started = Instant::now();
         let stream = client.dial().await.map_err(|error| self.explain(&error))?;
         let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
         report.done("connected", peer);
+        if client.is_secure() {
+            let stream = client.secure(stream).await.map_err(|error| self.explain(&error))?;
+            report.done("secured", "TLS".into());
+            self.handshake(report, &client, stream, &client_id, token).await
+        } else {
+            self.handshake(report, &client, stream, &client_id, token).await
+        }
+    }
+
+    /// The steps over an open stream.
+    async fn handshake<S>(
+        &self,
+        report: &mut Report,
+        client: &Client,
+        stream: S,
+        client_id: &ClientId,
+        token: Token,
+    ) -> Result<(), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let upgraded = client.upgrade(stream).await.map_err(|error| self.explain(&error))?;
         report.done("upgraded", upgraded.version().to_string());
         let connection =
-            upgraded.authenticate(&client_id, token).await.map_err(|error| self.explain(&error))?;
+            upgraded.authenticate(client_id, token).await.map_err(|error| self.explain(&error))?;
         let server_id = connection.server_id();
         report.done("authenticated", format!("client {client_id}, server {server_id:?}"));
         let start = SatInStartReplicationReq {
@@ -127,7 +156,7 @@ impl Connect {
             ..Default::default()
         };
         let started = connection
-            .call(start, timeout)
+            .call(start, Duration::from_secs(self.timeout))
             .await
             .map_err(|failure| explain_call(&failure, connection.end()))?;
         if let Some(error) = started.err {
