@@ -43,10 +43,10 @@ use crate::{
     auth::{AuthError, Authenticator},
     registry::{InProcessRegistry, Occupant, Registry, RegistryError},
     session::{
-        AuthRequest, AuthenticatedClient, ClientId, End, Identity, Limit, Refusal, ServerSession,
-        UnixTime, Verified,
+        AuthChangePolicy, AuthRequest, AuthenticatedClient, ClientId, End, Identity, Limit,
+        Refusal, ServerSession, UnixTime, Verified,
     },
-    transport::{self, Connection, Limits, Socket, Step},
+    transport::{self, Connection, Handle, Limits, Socket, Step},
     wire::Version,
 };
 
@@ -98,6 +98,7 @@ struct Options {
     server_id: String,
     clock: Clock,
     expiry: ExpiryPolicy,
+    auth_changes: AuthChangePolicy,
     origins: Option<Vec<String>>,
     trusted_proxies: Vec<IpNet>,
     readiness: Option<Readiness>,
@@ -141,6 +142,7 @@ impl<A: Authenticator> Server<A> {
             server_id: uuid::Uuid::new_v4().to_string(),
             clock: Arc::new(UnixTime::now),
             expiry: ExpiryPolicy::default(),
+            auth_changes: AuthChangePolicy::default(),
             origins: None,
             trusted_proxies: vec![],
             readiness: None,
@@ -185,6 +187,11 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     /// The same server with another policy for tokens that expire.
     pub fn with_expiry(self, expiry: ExpiryPolicy) -> Server<A, R> {
         self.with(|options| options.expiry = expiry)
+    }
+
+    /// The same server with another policy for clients that call `authenticate` again.
+    pub fn with_auth_changes(self, auth_changes: AuthChangePolicy) -> Server<A, R> {
+        self.with(|options| options.auth_changes = auth_changes)
     }
 
     /// The same server, which refuses upgrades with 503 and this reason while it is not ready.
@@ -492,8 +499,12 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     metrics::authenticated(now.elapsed(), self.authenticator.method());
                     drop(handshake);
                     let (living, handle) = (Living::begins(), connection.handle());
+                    let renewals = self.clone().renewals(handle.clone());
                     let driver = async move {
-                        driver.await;
+                        select! {
+                            () = driver => {}
+                            () = renewals => {}
+                        }
                         handle.ended().into_iter().for_each(metrics::ended);
                         drop((entry, place, living));
                     };
@@ -544,19 +555,62 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         Ok((client.verified, registration.map_err(NotAdmitted::Registry)?))
     }
 
+    /// Decides on renewals as long as the connection lives, if that is the policy.
+    async fn renewals(self, connection: Handle<AuthenticatedClient>) {
+        if self.options.auth_changes == AuthChangePolicy::Refuse {
+            return std::future::pending().await;
+        }
+        loop {
+            let request = connection.renewal().await;
+            let now = (self.options.clock)();
+            let verdict = self.authenticator.authenticate(&request, now);
+            let verdict = timeout(self.options.limits.auth_timeout, verdict).await;
+            let verdict = verdict.map_err(|_| Refusal::Unavailable).and_then(|verdict| {
+                verdict.map_err(|error| {
+                    tracing::info!(reason = %error, "renewal refused");
+                    Refusal::from(&error)
+                })
+            });
+            let expires = verdict.as_ref().ok().and_then(|new| self.expires(new.identity()));
+            connection.renew(request, verdict, expires);
+        }
+    }
+
     /// Limits how long a connection lasts, as the policies want it.
     fn limit(&self, session: &mut ServerSession<R::Registration>, identity: &Identity) {
-        let now = Instant::now().into_std();
         if let Some(age) = self.options.limits.max_session_age {
-            session.limit(now + age, Limit::Age);
+            session.limit(Instant::now().into_std() + age, Limit::Age);
         }
-        if let (ExpiryPolicy::Close { leeway }, Some(expires_at)) =
-            (self.options.expiry, identity.expires_at)
-        {
-            let end = expires_at.as_secs().saturating_add(leeway.into());
-            let left = end.saturating_sub((self.options.clock)().as_secs());
-            let left = u64::try_from(left).unwrap_or(0).min(MAX_TIMER);
-            session.limit(now + Duration::from_secs(left), Limit::Expiry);
+        if let Some(expires) = self.expires(identity) {
+            session.limit(expires, Limit::Expiry);
+        }
+    }
+
+    /// When a token's time is over, if that is enforced.
+    fn expires(&self, identity: &Identity) -> Option<std::time::Instant> {
+        let ExpiryPolicy::Close { leeway } = self.options.expiry else { return None };
+        let end = identity.expires_at?.as_secs().saturating_add(leeway.into());
+        let left = end.saturating_sub((self.options.clock)().as_secs());
+        let left = u64::try_from(left).unwrap_or(0).min(MAX_TIMER);
+        Some(Instant::now().into_std() + Duration::from_secs(left))
+    }
+}
+
+/// Longer than any connection lasts, and short enough for every clock: 10 years.
+const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
+
+/// Why a client is not admitted.
+enum NotAdmitted {
+    Auth(AuthError),
+    Registry(RegistryError),
+}
+
+impl NotAdmitted {
+    fn refusal(&self) -> Refusal {
+        match self {
+            NotAdmitted::Auth(error) => error.into(),
+            NotAdmitted::Registry(RegistryError::Occupied) => Refusal::Occupied,
+            NotAdmitted::Registry(RegistryError::Unavailable(_)) => Refusal::Unavailable,
         }
     }
 }
@@ -606,25 +660,6 @@ struct Upgraded<S> {
 
 /// How long nothing is accepted when that has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Longer than any connection lasts, and short enough for every clock: 10 years.
-const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
-
-/// Why a client is not admitted.
-enum NotAdmitted {
-    Auth(AuthError),
-    Registry(RegistryError),
-}
-
-impl NotAdmitted {
-    fn refusal(&self) -> Refusal {
-        match self {
-            NotAdmitted::Auth(error) => error.into(),
-            NotAdmitted::Registry(RegistryError::Occupied) => Refusal::Occupied,
-            NotAdmitted::Registry(RegistryError::Unavailable(_)) => Refusal::Unavailable,
-        }
-    }
-}
 
 /// Why a connection did not come to have an authenticated client.
 #[derive(Debug, thiserror::Error)]

@@ -508,6 +508,19 @@ pub enum Cause {
     },
 }
 
+/// What happens when a client that is authenticated calls `authenticate` again. No policy lets the
+/// client or the user change.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AuthChangePolicy {
+    /// It is refused with INVALID_REQUEST and closed, whatever its token says.
+    #[default]
+    Refuse,
+    /// The same client may present another token of the same user, as with Electric from 0.9.3 on.
+    /// That moves the expiry, where it is enforced, and nothing else: the identity, its claims and
+    /// the age of the connection stay what they were.
+    RenewSameIdentity,
+}
+
 /// What limits how long a connection lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
@@ -551,7 +564,7 @@ pub enum Violation {
     #[error("rule broken: authentication is completed within its deadline")]
     AuthTimeout,
     /// Who is connected does not change while it is connected.
-    #[error("rule broken: a connection authenticates once")]
+    #[error("rule broken: a connection authenticates once, and only for one client and user")]
     AlreadyAuthenticated {
         /// The number of the call.
         request_id: u32,
@@ -691,6 +704,17 @@ pub trait Session {
         question: Question,
         answer: Result<Reply, SatErrorResp>,
     ) -> Result<(), SendError>;
+
+    /// Answers a question that [`Output::Authenticate`] asked about a connection that is
+    /// authenticated already: whether its client may go on with another token, and until when.
+    /// Only asked where [`AuthChangePolicy::RenewSameIdentity`] holds.
+    fn renew(
+        &mut self,
+        _request: AuthRequest,
+        _verdict: Result<Verified, Refusal>,
+        _expires: Option<Instant>,
+    ) {
+    }
 
     /// Ends the session from this end and for this reason, after sending the error if there is
     /// one. Does nothing if it has ended.

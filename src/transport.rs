@@ -197,6 +197,8 @@ struct Shared<P> {
     readable: Notify,
     /// For senders: there is room, or it is over.
     sendable: Notify,
+    /// For the server: there is a renewal to decide on.
+    renewable: Notify,
     end: SetOnce<End>,
     /// The last words are through, and the socket is not used any more.
     finished: SetOnce<()>,
@@ -217,6 +219,8 @@ struct Live<P> {
     unanswered: usize,
     /// How to end as soon as all calls are answered.
     drain: Option<(Close, Cause)>,
+    /// A client that is authenticated wants to be so by another token.
+    renewal: Option<AuthRequest>,
 }
 
 /// What has arrived and is not read yet.
@@ -255,6 +259,7 @@ where
         occupant,
         readable: Notify::new(),
         sendable: Notify::new(),
+        renewable: Notify::new(),
         end: SetOnce::new(),
         finished: SetOnce::new(),
         live: Mutex::new(Live {
@@ -265,6 +270,7 @@ where
             unflushed: 0,
             unanswered: 0,
             drain: None,
+            renewal: None,
         }),
     });
     let connection = Connection::new(Arc::clone(&shared));
@@ -453,9 +459,11 @@ impl<P> Shared<P> {
                     tracing::debug!(method, request_id, "a reply to no call is ignored");
                 }
                 Output::End(end) => return Some(end),
-                Output::Authenticate(_) | Output::Authenticated(_) => {
-                    unreachable!("the handshake is over")
+                Output::Authenticate(request) => {
+                    live.renewal = Some(request);
+                    self.renewable.notify_one();
                 }
+                Output::Authenticated(_) => unreachable!("the handshake is over"),
             }
         }
         None

@@ -14,6 +14,7 @@ use electric_satellite::{
     auth::{Authenticator, ConfigError, ConfigErrors, JwtAuthenticator},
     registry::{DuplicatePolicy, InProcessRegistry},
     server::{Drain, ExpiryPolicy, Server, Tls, empty_database},
+    session::AuthChangePolicy,
     transport::Limits,
 };
 use ipnet::IpNet;
@@ -68,6 +69,9 @@ pub(super) struct Serve {
     /// What happens when a token expires while its client is connected: ignore or close.
     #[arg(long, env = "TOKEN_EXPIRY", value_name = "POLICY", default_value = "ignore")]
     token_expiry: String,
+    /// What happens when a connected client authenticates again: refuse or renew-same-identity.
+    #[arg(long, env = "AUTH_CHANGES", value_name = "POLICY", default_value = "refuse")]
+    auth_changes: String,
     /// Pages of browsers that may connect, by origin, with commas; all unless set.
     #[arg(long, env = "ALLOWED_ORIGINS", value_name = "ORIGINS")]
     allowed_origins: Option<String>,
@@ -111,6 +115,7 @@ struct Config {
     tls: Option<Tls>,
     duplicates: DuplicatePolicy,
     expiry: ExpiryPolicy,
+    auth_changes: AuthChangePolicy,
     origins: Option<Vec<String>>,
     trusted_proxies: Vec<IpNet>,
     limits: Limits,
@@ -217,6 +222,14 @@ impl Serve {
             &self.token_expiry,
             &[("ignore", ExpiryPolicy::Ignore), ("close", ExpiryPolicy::Close { leeway })],
         );
+        let auth_changes = reader.word(
+            "AUTH_CHANGES",
+            &self.auth_changes,
+            &[
+                ("refuse", AuthChangePolicy::Refuse),
+                ("renew-same-identity", AuthChangePolicy::RenewSameIdentity),
+            ],
+        );
         let origins = self.allowed_origins.as_ref().map(|origins| {
             reader.list("ALLOWED_ORIGINS", origins, "origins such as https://app.example")
         });
@@ -247,6 +260,7 @@ impl Serve {
                     tls,
                     duplicates,
                     expiry,
+                    auth_changes: auth_changes.unwrap_or_default(),
                     origins,
                     trusted_proxies: trusted_proxies.unwrap_or_default(),
                     limits,
@@ -334,6 +348,7 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     let mut server = Server::new(authenticator)
         .with_limits(config.limits)
         .with_expiry(config.expiry)
+        .with_auth_changes(config.auth_changes)
         .with_trusted_proxies(config.trusted_proxies)
         .with_registry(InProcessRegistry::new(config.duplicates, DUPLICATE_WAIT));
     if let Some(origins) = config.origins {

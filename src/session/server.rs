@@ -16,9 +16,9 @@ use crate::wire::{
 };
 
 use super::{
-    AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close, End, Frame, Input,
-    Limit, Output, Question, Refusal, SendError, Session, Subject, Token, Verified, Violation,
-    calls::Calls,
+    AuthChangePolicy, AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close,
+    End, Frame, Input, Limit, Output, Question, Refusal, SendError, Session, Subject, Token,
+    Verified, Violation, calls::Calls,
 };
 
 /// The server's end of a connection.
@@ -50,6 +50,7 @@ use super::{
 pub struct ServerSession<R = ()> {
     version: Version,
     server_id: String,
+    auth_changes: AuthChangePolicy,
     state: State<R>,
     calls: Calls,
     out: VecDeque<Output<AuthenticatedClient>>,
@@ -74,8 +75,12 @@ struct Ready<R> {
     client: AuthenticatedClient,
     /// Held, and dropped with the state.
     _registration: R,
-    /// When the connection must end, and why.
-    until: Option<(Instant, Limit)>,
+    /// When the token's time is over, if that is enforced.
+    expires: Option<Instant>,
+    /// When the connection is too old, if it can be.
+    too_old: Option<Instant>,
+    /// A renewal that is being decided on.
+    renewing: bool,
     /// The client's last word was `startReplication`, not `stopReplication`.
     start_asked: bool,
     /// The client has our positive answer to it, so it takes the stream.
@@ -151,6 +156,7 @@ impl<R> ServerSession<R> {
         ServerSession {
             version,
             server_id: server_id.into(),
+            auth_changes: AuthChangePolicy::default(),
             state: State::AwaitAuth { deadline: now + auth_timeout },
             calls: Calls::counting_from(0),
             out: VecDeque::new(),
@@ -179,7 +185,9 @@ impl<R> ServerSession<R> {
                 self.state = State::Ready(Ready {
                     client,
                     _registration: registration,
-                    until: None,
+                    expires: None,
+                    too_old: None,
+                    renewing: false,
                     start_asked: false,
                     streaming: false,
                 });
@@ -190,11 +198,17 @@ impl<R> ServerSession<R> {
 
     /// Limits how long an authenticated connection lasts. The earliest limit counts.
     pub fn limit(&mut self, until: Instant, limit: Limit) {
-        if let State::Ready(ready) = &mut self.state
-            && ready.until.as_ref().is_none_or(|(earlier, _)| until < *earlier)
-        {
-            ready.until = Some((until, limit));
+        if let State::Ready(ready) = &mut self.state {
+            match limit {
+                Limit::Expiry => ready.expires = Some(until),
+                Limit::Age => ready.too_old = Some(until),
+            }
         }
+    }
+
+    /// The same session, with another policy for a second `authenticate`.
+    pub fn with_auth_changes(self, auth_changes: AuthChangePolicy) -> ServerSession<R> {
+        ServerSession { auth_changes, ..self }
     }
 
     /// The client, once it is authenticated and while the session lasts.
@@ -248,12 +262,34 @@ impl<R> ServerSession<R> {
         Ok(State::Ready(ready))
     }
 
+    /// A second `authenticate`: refused, or, if that is the policy, a question whether the same
+    /// client may go on with another token.
+    fn renewal(
+        &self,
+        client_id: &ClientId,
+        request_id: u32,
+        SatAuthReq { id, token, .. }: SatAuthReq,
+    ) -> Result<AuthRequest, Violation> {
+        match (self.auth_changes, Token::new(token)) {
+            (AuthChangePolicy::RenewSameIdentity, Ok(token)) if id == client_id.as_str() => {
+                let (client_id, version) = (client_id.clone(), self.version);
+                Ok(AuthRequest { request_id, client_id, token, version })
+            }
+            _ => Err(Violation::AlreadyAuthenticated { request_id }),
+        }
+    }
+
     /// A call of an authenticated client.
     fn called(&mut self, ready: &mut Ready<R>, envelope: SatRpcRequest) -> Result<(), Violation> {
         let request_id = envelope.request_id;
         let request = Request::decode(envelope).map_err(Violation::Request)?;
         match request {
-            Request::Authenticate(_) => return Err(Violation::AlreadyAuthenticated { request_id }),
+            Request::Authenticate(request) => {
+                let request = self.renewal(&ready.client.client_id, request_id, request)?;
+                ready.renewing = true;
+                self.out.push_back(Output::Authenticate(request));
+                return Ok(());
+            }
             Request::StartReplication(_) if ready.start_asked => {
                 return Err(Violation::AlreadyStarted { request_id });
             }
@@ -352,9 +388,10 @@ impl<R> Session for ServerSession<R> {
             (_, Input::Closed(close)) => Err(Ending::peer_closed(close)),
             (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
             (state, Input::Timeout) if deadline.is_none_or(|deadline| now < deadline) => Ok(state),
-            (State::Ready(Ready { until: Some((_, limit)), .. }), Input::Timeout) => {
-                Err(Ending::over(limit))
-            }
+            (State::Ready(ready), Input::Timeout) => Err(Ending::over(match ready.expires {
+                Some(expires) if expires <= now => Limit::Expiry,
+                _ => Limit::Age,
+            })),
             (_, Input::Timeout) => Err(Violation::AuthTimeout.into()),
             (state, Input::Binary(Frame(bytes))) => match Message::decode(bytes) {
                 Err(error) => Err(Violation::Frame(error).into()),
@@ -373,7 +410,11 @@ impl<R> Session for ServerSession<R> {
     }
 
     fn wants_input(&self) -> bool {
-        matches!(self.state, State::AwaitAuth { .. } | State::Ready(_))
+        match &self.state {
+            State::AwaitAuth { .. } => true,
+            State::Ready(ready) => !ready.renewing,
+            State::Deciding { .. } | State::Closed => false,
+        }
     }
 
     fn poll_output(&mut self) -> Option<Output<AuthenticatedClient>> {
@@ -383,7 +424,7 @@ impl<R> Session for ServerSession<R> {
     fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::AwaitAuth { deadline } | State::Deciding { deadline } => Some(*deadline),
-            State::Ready(ready) => ready.until.as_ref().map(|(until, _)| *until),
+            State::Ready(ready) => ready.expires.into_iter().chain(ready.too_old).min(),
             State::Closed => None,
         }
     }
@@ -468,6 +509,25 @@ impl<R> Session for ServerSession<R> {
                 });
                 Ok(())
             }
+        }
+    }
+
+    fn renew(
+        &mut self,
+        AuthRequest { request_id, .. }: AuthRequest,
+        verdict: Result<Verified, Refusal>,
+        expires: Option<Instant>,
+    ) {
+        let State::Ready(ready) = &mut self.state else { return };
+        let user_id = &ready.client.verified.identity().user_id;
+        match verdict {
+            Ok(renewed) if ready.renewing && renewed.identity().user_id == *user_id => {
+                ready.renewing = false;
+                ready.expires = expires;
+                let reply = SatAuthResp { id: self.server_id.clone(), headers: vec![] };
+                self.send_frame(&Reply::from(reply).encode(request_id));
+            }
+            _ => self.finish(*Box::from(Violation::AlreadyAuthenticated { request_id })),
         }
     }
 

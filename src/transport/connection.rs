@@ -1,13 +1,19 @@
 //! What an application holds: a connection whose peer is known.
 
-use std::{fmt, marker::PhantomData, pin::pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    marker::PhantomData,
+    pin::pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{sync::oneshot, time::timeout};
 
 use crate::{
     session::{
-        AuthenticatedClient, AuthenticatedServer, CallError, CallId, Cause, ClientId, Close, End,
-        Identity, Question, SendError,
+        AuthRequest, AuthenticatedClient, AuthenticatedServer, CallError, CallId, Cause, ClientId,
+        Close, End, Identity, Question, Refusal, SendError, Verified,
     },
     wire::{
         Call, Message, Reply, ReplyError, Request, Version,
@@ -233,6 +239,27 @@ impl<P> Handle<P> {
     /// How the connection ended, once it has.
     pub(crate) fn ended(&self) -> Option<&End> {
         self.0.end.get()
+    }
+
+    /// Waits until the client wants to be authenticated by another token. Cancel-safe.
+    pub(crate) async fn renewal(&self) -> AuthRequest {
+        loop {
+            if let Some(request) = self.0.lock().renewal.take() {
+                return request;
+            }
+            self.0.renewable.notified().await;
+        }
+    }
+
+    /// Decides on a renewal.
+    pub(crate) fn renew(
+        &self,
+        request: AuthRequest,
+        verdict: Result<Verified, Refusal>,
+        expires: Option<Instant>,
+    ) {
+        self.0.lock().session.renew(request, verdict, expires);
+        self.0.occupant.wake();
     }
 
     /// Ends the connection now.
