@@ -441,11 +441,15 @@ fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, AuthError> {
         _ => return Err(AuthError::Malformed("more than three segments")),
     }
     let signed = &token[..header.len() + 1 + payload.len()];
-    let header = decoded(header, "the header is not base64url")?;
-    let candidates = check_header(&header, keys)?;
+    let mut buffer = Vec::with_capacity(header.len().max(signature.len()));
+    let malformed = |_| AuthError::Malformed("the header is not base64url");
+    URL_SAFE_NO_PAD.decode_vec(header, &mut buffer).map_err(malformed)?;
+    let candidates = check_header(&buffer, keys)?;
     let payload = decoded(payload, "the payload is not base64url")?;
-    let signature = decoded(signature, "the signature is not base64url")?;
-    if !candidates.iter().any(|key| key.verifies(signed.as_bytes(), &signature)) {
+    buffer.clear();
+    let malformed = |_| AuthError::Malformed("the signature is not base64url");
+    URL_SAFE_NO_PAD.decode_vec(signature, &mut buffer).map_err(malformed)?;
+    if !candidates.iter().flatten().any(|key| key.verifies(signed.as_bytes(), &buffer)) {
         return Err(AuthError::InvalidSignature);
     }
     Ok(payload)
@@ -468,7 +472,10 @@ fn decoded(segment: &str, otherwise: &'static str) -> Result<Vec<u8>, AuthError>
 /// The header must name a configured algorithm and ask for nothing that is not done here
 /// ([RFC 7515 §4.1.11](https://www.rfc-editor.org/rfc/rfc7515#section-4.1.11)). Returns the keys
 /// to try.
-fn check_header<'k>(header: &[u8], keys: &'k KeySet) -> Result<Vec<&'k Key>, AuthError> {
+fn check_header<'k>(
+    header: &[u8],
+    keys: &'k KeySet,
+) -> Result<[Option<&'k Key>; keyset::MAX_TRIES], AuthError> {
     let header =
         json::header(header).map_err(|_| AuthError::Malformed("the header is no JSON object"))?;
     if header.alg.is_absent() {

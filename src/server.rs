@@ -419,7 +419,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         F: Future<Output = ()> + Send,
     {
         let version = upgraded.version;
-        let (connection, driver) = match self.authenticate(upgraded).await {
+        // Boxed, so that the connection does not carry the size of it for life.
+        let (connection, driver) = match Box::pin(self.authenticate(upgraded)).await {
             Ok(authenticated) => authenticated,
             Err(error) => return tracing::info!(reason = %error, "client not authenticated"),
         };
@@ -500,6 +501,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     drop(handshake);
                     let (living, handle) = (Living::begins(), connection.handle());
                     let renewals = self.clone().renewals(handle.clone());
+                    let driver = Box::pin(driver);
                     let driver = async move {
                         select! {
                             () = driver => {}

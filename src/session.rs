@@ -176,14 +176,14 @@ impl fmt::Debug for Identity {
 /// The proof that an authenticator has vouched for an identity.
 ///
 /// A session becomes ready only by consuming one of these, so replication before authentication
-/// does not type-check.
+/// does not type-check. Clones share the identity.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verified(Identity);
+pub struct Verified(Arc<Identity>);
 
 impl Verified {
     /// Vouches for an identity. Meant for authenticators, and for nobody else.
     pub fn vouched_for_by_authenticator(identity: Identity) -> Verified {
-        Verified(identity)
+        Verified(Arc::new(identity))
     }
 
     /// Who was verified.

@@ -75,7 +75,7 @@ impl ClaimRules {
         judge_one_of("aud", &claims.aud, &self.audiences)?;
         let token_id = self.token_id(&claims.jti)?;
         self.judge_presence(&claims)?;
-        let issuer = claims.iss.text().map(str::to_owned);
+        let issuer = claims.iss.text().filter(|_| self.token_id_required).map(str::to_owned);
         let user_id = match &self.user_id_pointer {
             None => user_id(claims.user),
             Some(pointer) => user_id_at(pointer, &payload),

@@ -4,7 +4,7 @@
 //! would see different tokens
 //! ([RFC 8725 §2.6](https://www.rfc-editor.org/rfc/rfc8725#section-2.6)).
 
-use std::{borrow::Cow, cmp::Ordering, collections::HashSet, fmt};
+use std::{borrow::Cow, cmp::Ordering, fmt};
 
 use serde::{
     Deserialize, Deserializer,
@@ -16,6 +16,7 @@ use serde::{
 #[derive(Debug, Default)]
 pub(super) struct Header<'a> {
     pub(super) alg: Value<'a>,
+    typ: Value<'a>,
     pub(super) kid: Value<'a>,
     pub(super) cty: Value<'a>,
     pub(super) b64: Value<'a>,
@@ -129,22 +130,62 @@ impl Number {
     }
 }
 
+/// An object that knows some of its members by name.
+trait Members<'a> {
+    /// Where the value of a member goes, if anything looks into it.
+    fn member(&mut self, name: &str) -> Option<&mut Value<'a>>;
+}
+
+impl<'a> Members<'a> for Header<'a> {
+    fn member(&mut self, name: &str) -> Option<&mut Value<'a>> {
+        Some(match name {
+            "alg" => &mut self.alg,
+            "typ" => &mut self.typ,
+            "kid" => &mut self.kid,
+            "cty" => &mut self.cty,
+            "b64" => &mut self.b64,
+            "crit" => &mut self.crit,
+            "zip" => &mut self.zip,
+            "enc" => &mut self.enc,
+            _ => return None,
+        })
+    }
+}
+
+/// Claims, and the member that holds the user's.
+struct Namespaced<'n, 'a>(Option<&'n str>, Claims<'a>, Value<'a>);
+
+impl<'a> Members<'a> for Namespaced<'_, 'a> {
+    fn member(&mut self, name: &str) -> Option<&mut Value<'a>> {
+        let Namespaced(namespace, claims, namespaced) = self;
+        Some(match name {
+            _ if *namespace == Some(name) => namespaced,
+            "iat" => &mut claims.iat,
+            "exp" => &mut claims.exp,
+            "nbf" => &mut claims.nbf,
+            "iss" => &mut claims.iss,
+            "aud" => &mut claims.aud,
+            "jti" => &mut claims.jti,
+            _ if namespace.is_some() => return None,
+            _ => return claims.user.member(name),
+        })
+    }
+}
+
+impl<'a> Members<'a> for User<'a> {
+    fn member(&mut self, name: &str) -> Option<&mut Value<'a>> {
+        match name {
+            "sub" => Some(&mut self.sub),
+            "user_id" => Some(&mut self.user_id),
+            _ => None,
+        }
+    }
+}
+
 /// Reads the header of a token.
 pub(super) fn header(json: &[u8]) -> serde_json::Result<Header<'_>> {
     let mut header = Header::default();
-    object(json, |name, value| {
-        let member = match name {
-            "alg" => &mut header.alg,
-            "kid" => &mut header.kid,
-            "cty" => &mut header.cty,
-            "b64" => &mut header.b64,
-            "crit" => &mut header.crit,
-            "zip" => &mut header.zip,
-            "enc" => &mut header.enc,
-            _ => return,
-        };
-        *member = value;
-    })?;
+    object(json, &mut header)?;
     Ok(header)
 }
 
@@ -154,56 +195,44 @@ pub(super) fn claims<'a>(
     json: &'a [u8],
     namespace: Option<&str>,
 ) -> serde_json::Result<Claims<'a>> {
-    let mut claims = Claims::default();
-    object(json, |name, value| {
-        let claim = match name {
-            _ if namespace == Some(name) => {
-                if let Value::Object(user) = value {
-                    claims.user = *user;
-                }
-                return;
-            }
-            "iat" => &mut claims.iat,
-            "exp" => &mut claims.exp,
-            "nbf" => &mut claims.nbf,
-            "iss" => &mut claims.iss,
-            "aud" => &mut claims.aud,
-            "jti" => &mut claims.jti,
-            "sub" if namespace.is_none() => &mut claims.user.sub,
-            "user_id" if namespace.is_none() => &mut claims.user.user_id,
-            _ => return,
-        };
-        *claim = value;
-    })?;
+    let mut all = Namespaced(namespace, Claims::default(), Value::Absent);
+    object(json, &mut all)?;
+    let Namespaced(_, mut claims, namespaced) = all;
+    if let Value::Object(user) = namespaced {
+        claims.user = *user;
+    }
     Ok(claims)
 }
 
-/// Reads a whole text as one object and calls `each` with its members.
-fn object<'a>(json: &'a [u8], each: impl FnMut(&str, Value<'a>)) -> serde_json::Result<()> {
+/// Reads a whole text as one object.
+fn object<'a>(json: &'a [u8], members: &mut impl Members<'a>) -> serde_json::Result<()> {
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    deserializer.deserialize_map(ObjectVisitor(each))?;
+    deserializer.deserialize_map(ObjectVisitor(members))?;
     deserializer.end()
 }
 
 /// Visits an object and nothing else.
-struct ObjectVisitor<F>(F);
+struct ObjectVisitor<'m, M>(&'m mut M);
 
-impl<'de, F: FnMut(&str, Value<'de>)> Visitor<'de> for ObjectVisitor<F> {
+impl<'de, M: Members<'de>> Visitor<'de> for ObjectVisitor<'_, M> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<(), A::Error> {
-        let mut names = HashSet::new();
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let twice = || A::Error::custom("a member name comes twice");
+        let mut others = vec![];
         while let Some((Name(name), value)) = map.next_entry()? {
-            (self.0)(&name, value);
-            if !names.insert(name) {
-                return Err(A::Error::custom("a member name comes twice"));
+            match self.0.member(&name) {
+                Some(member @ Value::Absent) => *member = value,
+                Some(_) => return Err(twice()),
+                None => others.push(name),
             }
         }
-        Ok(())
+        others.sort_unstable();
+        if others.windows(2).any(|pair| pair[0] == pair[1]) { Err(twice()) } else { Ok(()) }
     }
 }
 
@@ -276,12 +305,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Value<'de>, A::Error> {
         let mut user = User::default();
-        let visitor = ObjectVisitor(|name: &str, value| match name {
-            "sub" => user.sub = value,
-            "user_id" => user.user_id = value,
-            _ => {}
-        });
-        visitor.visit_map(map)?;
+        ObjectVisitor(&mut user).visit_map(map)?;
         Ok(Value::Object(Box::new(user)))
     }
 }

@@ -14,7 +14,7 @@ use super::{
 };
 
 /// How many keys a token that names none is tried against.
-const MAX_TRIES: usize = 8;
+pub(super) const MAX_TRIES: usize = 8;
 
 /// How many keys a set may have.
 const MAX_KEYS: usize = 100;
@@ -124,7 +124,11 @@ impl KeySet {
     }
 
     /// The keys that a token with this header is tried against.
-    pub(super) fn candidates(&self, alg: &str, kid: Option<&str>) -> Result<Vec<&Key>, AuthError> {
+    pub(super) fn candidates(
+        &self,
+        alg: &str,
+        kid: Option<&str>,
+    ) -> Result<[Option<&Key>; MAX_TRIES], AuthError> {
         let mut of_algorithm =
             self.keys.iter().filter(|key| key.algorithm().as_str() == alg).peekable();
         if of_algorithm.peek().is_none() {
@@ -134,8 +138,11 @@ impl KeySet {
             (Some(named), Some(kid)) => named == kid,
             _ => true,
         };
-        let candidates: Vec<&Key> = of_algorithm.filter(fits).take(MAX_TRIES).collect();
-        if candidates.is_empty() { Err(AuthError::UnknownKey) } else { Ok(candidates) }
+        let mut candidates = [None; MAX_TRIES];
+        for (candidate, key) in candidates.iter_mut().zip(of_algorithm.filter(fits)) {
+            *candidate = Some(key);
+        }
+        if candidates[0].is_none() { Err(AuthError::UnknownKey) } else { Ok(candidates) }
     }
 }
 
@@ -261,7 +268,7 @@ mod tests {
 
     fn chosen(set: &KeySet, alg: &str, kid: Option<&str>) -> Result<Vec<String>, String> {
         set.candidates(alg, kid)
-            .map(|keys| keys.iter().map(|key| key.fingerprint().to_owned()).collect())
+            .map(|keys| keys.iter().flatten().map(|key| key.fingerprint().to_owned()).collect())
             .map_err(|error| error.to_string())
     }
 

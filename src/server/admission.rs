@@ -398,19 +398,22 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_address_that_fails_too_often_waits() {
         let admission = Admission::default();
-        let offender = Some(ip("2001:db8:1:2:3::1"));
+        let offender = ip("2001:db8:1:2:3::1");
         let limits = Limits { handshakes_per_second: None, ..limits() };
         for _ in 0..2 {
-            assert_eq!(admission.handshake(offender, &limits), Ok(()));
-            admission.failed(offender.unwrap(), &limits);
+            assert_eq!(admission.handshake(Some(offender), &limits), Ok(()));
+            admission.failed(offender, &limits);
         }
         let neighbour = Some(ip("2001:db8:1:2:ffff::9"));
         assert_eq!(admission.handshake(neighbour, &limits), Err(Overload::FailedAuthentications));
         assert_eq!(admission.handshake(Some(ip("2001:db8:1:3::1")), &limits), Ok(()));
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(admission.handshake(offender, &limits), Ok(()));
-        admission.failed(offender.unwrap(), &limits);
-        assert_eq!(admission.handshake(offender, &limits), Err(Overload::FailedAuthentications));
+        assert_eq!(admission.handshake(Some(offender), &limits), Ok(()));
+        admission.failed(offender, &limits);
+        assert_eq!(
+            admission.handshake(Some(offender), &limits),
+            Err(Overload::FailedAuthentications)
+        );
         assert_eq!(retry_after(Overload::FailedAuthentications, &limits), 2);
     }
 

@@ -82,7 +82,8 @@ where
 {
     let stream = WebSocketStream::from_partially_read(
         metered(stream, limits),
-        pipelined.into(),
+        // Copied, for the original is as large as the buffer that the head was read into.
+        pipelined.to_vec(),
         Role::Server,
         Some(config(limits)),
     );

@@ -159,7 +159,8 @@ impl<R> ServerSession<R> {
             auth_changes: AuthChangePolicy::default(),
             state: State::AwaitAuth { deadline: now + auth_timeout },
             calls: Calls::counting_from(0),
-            out: VecDeque::new(),
+            // A welcome and the news of it.
+            out: VecDeque::with_capacity(2),
         }
     }
 

@@ -27,7 +27,8 @@ use super::{Limits, metered::Metered};
 
 /// The WebSocket, what of it is unflushed, and the limit that holds now.
 pub(crate) struct Socket<S> {
-    stream: WebSocketStream<Metered<S>>,
+    /// Boxed, because futures keep a copy of what is moved into them.
+    stream: Box<WebSocketStream<Metered<S>>>,
     flushed: bool,
     max_message: usize,
     close_timeout: Duration,
@@ -61,7 +62,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// A WebSocket before authentication.
     pub(crate) fn new(stream: WebSocketStream<Metered<S>>, limits: &Limits) -> Socket<S> {
         Socket {
-            stream,
+            stream: Box::new(stream),
             flushed: true,
             max_message: limits.max_message_before_auth,
             close_timeout: limits.close_timeout,
