@@ -9,16 +9,23 @@
 //! | [`wire`] | frames, messages, calls, versions: bytes to types and back |
 //! | [`session`] | the handshake and what follows, as state machines without I/O or clock |
 //! | [`auth`] | the verdict on a token |
+//! | [`registry`] | who is connected: one live connection per client id |
 //! | [`transport`] | drives a session over a WebSocket; [`Connection`](transport::Connection) |
-//! | [`server`] | upgrade, authentication, accept loop |
-//! | [`client`] | upgrade, authentication |
+//! | [`server`] | upgrade, limits, authentication, accept loop, drain |
+//! | [`client`] | URL, upgrade, authentication |
 //!
 //! A [`Connection`](transport::Connection) exists only once the handshake is over, and who is at
 //! its other end does not change.
 //!
 //! # Features
 //!
-//! `cli` (off by default) adds the `satellite` binary.
+//! All are off by default. `tls` adds TLS to both sides, `jwks-http` key sets from a URL, and
+//! `cli` the `satellite` binary.
+//!
+//! # Metrics
+//!
+//! Counters and histograms go to the [`metrics`](https://docs.rs/metrics) facade, for whoever
+//! installs a recorder; [`server`] lists them.
 //!
 //! # Logging
 //!

@@ -1,17 +1,4 @@
-//! What a server counts. `satellite serve --help` tells where to read it.
-//!
-//! | name | what |
-//! |---|---|
-//! | `satellite_connections_accepted_total` | connections that came in |
-//! | `satellite_connections_refused_total{reason}` | … and did not come to be authenticated |
-//! | `satellite_handshakes` | … that are being upgraded or authenticated now |
-//! | `satellite_connections` | authenticated connections now |
-//! | `satellite_authenticated_total{method}` | clients that were authenticated, by algorithm |
-//! | `satellite_handshake_seconds{phase,method}` | how long the upgrade and the authentication took |
-//! | `satellite_closes_total{code}` | authenticated connections that ended, by close code |
-//! | `satellite_limits_hit_total{limit}` | how often a limit was in the way |
-//! | `satellite_pings_total` | pings that were sent |
-//! | `satellite_unsent_bytes` | bytes of messages that wait for the network |
+//! What a server counts; the names are in the documentation of [`super`].
 
 use std::time::Duration;
 
