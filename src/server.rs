@@ -512,6 +512,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     let (connection, driver) =
                         transport::connect(socket, session, client, occupant, version, limits);
                     let entry = self.state.live.enter(connection.handle());
+                    self.look_again(&connection.handle());
                     metrics::authenticated(now.elapsed(), self.authenticator.method());
                     drop(handshake);
                     let (living, handle) = (Living::begins(), connection.handle());
@@ -570,6 +571,17 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let client = AuthenticatedClient { client_id: request.client_id().clone(), verified };
         let registration = self.registry.register(&client, occupant.clone()).await;
         Ok((client.verified, registration.map_err(NotAdmitted::Registry)?))
+    }
+
+    /// What may have happened to all connections while this one was not among them.
+    fn look_again(&self, connection: &Handle<AuthenticatedClient>) {
+        if let Some(&retry_after) = self.state.draining.get() {
+            connection.drain(live::stopping(retry_after));
+        }
+        let identity = connection.peer().verified.identity();
+        if self.authenticator.revocations().is_some_and(|list| list.is_revoked(identity)) {
+            live::revoke(connection);
+        }
     }
 
     /// Decides on renewals as long as the connection lives, if that is the policy.

@@ -90,6 +90,9 @@ pub struct Limits {
     pub max_message: usize,
     /// How many received messages wait for the application before the socket is left alone. 16.
     pub max_unread_messages: usize,
+    /// How many bytes of received messages wait for the application before the socket is left
+    /// alone. 1 MiB.
+    pub max_unread_bytes: usize,
     /// How many bytes wait for the socket before [`Sender::send`] waits too. 1 MiB.
     pub max_unsent_bytes: usize,
     /// The buffer that each connection reads through, in bytes. 4 KiB.
@@ -116,6 +119,7 @@ impl Default for Limits {
             max_message_before_auth: 64 * 1024,
             max_message: 16 * 1024 * 1024,
             max_unread_messages: 16,
+            max_unread_bytes: 1024 * 1024,
             max_unsent_bytes: 1024 * 1024,
             read_buffer: 4 * 1024,
         }
@@ -190,6 +194,7 @@ struct Shared<P> {
     version: Version,
     max_unsent_bytes: usize,
     max_unread_messages: usize,
+    max_unread_bytes: usize,
     /// Wakes the driver: there is something to send, or room for something to receive, or the
     /// registry wants something.
     occupant: Occupant,
@@ -209,6 +214,7 @@ struct Shared<P> {
 struct Live<P> {
     session: Box<dyn Session<Peer = P> + Send>,
     unread: VecDeque<Unread>,
+    unread_bytes: usize,
     /// Our calls that wait for an answer.
     calls: HashMap<CallId, oneshot::Sender<Result<Reply, CallError>>>,
     /// Bytes of messages that the session has and the socket has not.
@@ -227,6 +233,16 @@ struct Live<P> {
 enum Unread {
     Message(Message),
     Call(Request, Question),
+}
+
+impl Unread {
+    /// About how much memory it takes, or keeps from being freed.
+    fn bytes(&self) -> usize {
+        match self {
+            Unread::Message(message) => message.encoded_len(),
+            Unread::Call(request, _) => request.encoded_len(),
+        }
+    }
 }
 
 impl<P> Shared<P> {
@@ -256,6 +272,7 @@ where
         version,
         max_unsent_bytes: limits.max_unsent_bytes,
         max_unread_messages: limits.max_unread_messages,
+        max_unread_bytes: limits.max_unread_bytes,
         occupant,
         readable: Notify::new(),
         sendable: Notify::new(),
@@ -265,6 +282,7 @@ where
         live: Mutex::new(Live {
             session: Box::new(session),
             unread: VecDeque::new(),
+            unread_bytes: 0,
             calls: HashMap::new(),
             unsent: 0,
             unflushed: 0,
@@ -301,7 +319,7 @@ where
             // What has arrived counts before time and everybody else.
             biased;
             happened = socket.next(next.wants_input) => happened,
-            () = until(next.deadline) => Happened::Input(Input::Timeout),
+            () = until(next.deadline) => continue,
             () = shared.occupant.woken() => continue,
             () = ready(()), if next.drained => {
                 shared.drained();
@@ -311,9 +329,6 @@ where
         match happened {
             Happened::Flushed => {}
             Happened::Heard => watch.heard(&shared.occupant),
-            Happened::Input(Input::Timeout) => {
-                hand_in(&mut *shared.lock().session, Input::Timeout);
-            }
             Happened::Input(input) => {
                 watch.heard(&shared.occupant);
                 hand_in(&mut *shared.lock().session, input);
@@ -345,11 +360,11 @@ impl Watch {
     /// Looks after the peer. What is found wrong with it is for the session to know.
     fn look<S: AsyncRead + AsyncWrite + Unpin>(
         &mut self,
+        now: std::time::Instant,
         socket: &mut Socket<S>,
         occupant: &Occupant,
         listening: bool,
     ) -> Option<Fault> {
-        let now = Instant::now().into_std();
         self.progress = match self.progress {
             _ if socket.is_flushed() => None,
             Some((since, written)) if written == socket.written() => Some((since, written)),
@@ -415,10 +430,13 @@ impl<P> Shared<P> {
         if let Some(eviction) = self.occupant.evicted() {
             evict(&mut *live.session, eviction);
         }
+        let now = Instant::now().into_std();
+        // Not only when nothing else happens: a peer that never pauses has deadlines too.
+        let _ = live.session.handle_input(now, Input::Timeout);
         let mut end = self.carry_out(live, socket);
-        let listening = live.unread.len() < self.max_unread_messages && live.session.wants_input();
+        let listening = self.has_room(live) && live.session.wants_input();
         if end.is_none()
-            && let Some(fault) = watch.look(socket, &self.occupant, listening)
+            && let Some(fault) = watch.look(now, socket, &self.occupant, listening)
         {
             hand_in(&mut *live.session, Input::Fault(fault));
             end = self.carry_out(live, socket);
@@ -470,8 +488,14 @@ impl<P> Shared<P> {
     }
 
     fn arrived(&self, live: &mut Live<P>, unread: Unread) {
+        live.unread_bytes += unread.bytes();
         live.unread.push_back(unread);
         self.readable.notify_one();
+    }
+
+    /// Whether the application is to be given more to read.
+    fn has_room(&self, live: &Live<P>) -> bool {
+        live.unread.len() < self.max_unread_messages && live.unread_bytes < self.max_unread_bytes
     }
 
     /// It is over: everybody who waits learns it.

@@ -67,6 +67,17 @@ impl Drop for Entry {
     }
 }
 
+/// How a connection is closed because the service stops.
+pub(super) fn stopping(retry_after: u32) -> Close {
+    Close { code: 1001, reason: format!("Service stops, retry after {retry_after} s").into() }
+}
+
+/// Ends a connection whose identity is revoked. Clients from 0.9.4 on take this close for an
+/// expired token, and stay away until they have another.
+pub(super) fn revoke(connection: &Handle<AuthenticatedClient>) {
+    connection.end(None, Close::EXPIRED, Cause::Revoked);
+}
+
 impl LiveConnections {
     pub(super) fn enter(self: &Arc<Self>, connection: Handle<AuthenticatedClient>) -> Entry {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
@@ -99,7 +110,7 @@ impl LiveConnections {
         loop {
             for connection in self.all() {
                 if revocations.is_revoked(connection.peer().verified.identity()) {
-                    connection.end(None, Close::EXPIRED, Cause::Revoked);
+                    revoke(&connection);
                 }
             }
             if changes.changed().await.is_err() {
@@ -110,9 +121,7 @@ impl LiveConnections {
 
     /// Ends all connections, as their handlers come to an end with them. New ones must not come.
     pub(super) async fn drain(&self, Drain { spread, grace, retry_after }: Drain) {
-        let close = Close::new(1001, "");
-        let close =
-            Close { reason: format!("Service stops, retry after {retry_after} s").into(), ..close };
+        let close = stopping(retry_after);
         let tell_all = async {
             let connections = self.all();
             let pause = spread / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);

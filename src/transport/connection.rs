@@ -189,13 +189,14 @@ impl<P> Receiver<P> {
 
     fn next_unread(&self) -> Option<Unread> {
         let shared = &self.guard.0;
-        let mut live = shared.lock();
-        let was_full = live.unread.len() == shared.max_unread_messages;
-        let unread = live.unread.pop_front();
-        if was_full {
+        let live = &mut *shared.lock();
+        let had_room = shared.has_room(live);
+        let unread = live.unread.pop_front()?;
+        live.unread_bytes -= unread.bytes();
+        if !had_room {
             shared.occupant.wake();
         }
-        unread
+        Some(unread)
     }
 
     fn event(&self, unread: Unread) -> Event<P> {

@@ -62,6 +62,13 @@ macro_rules! methods {
                 }
             }
 
+            /// How many bytes its body has.
+            pub fn encoded_len(&self) -> usize {
+                match self {
+                    $(Request::$variant(body) => body.encoded_len(),)*
+                }
+            }
+
             fn decode_body(method: Method, body: Bytes) -> Result<Request, prost::DecodeError> {
                 match method {
                     $(Method::$variant => $request::decode(body).map(Request::$variant),)*
