@@ -21,8 +21,12 @@
 
 mod admission;
 mod empty;
+mod error;
+mod headers;
 mod live;
 mod metrics;
+mod options;
+mod respond;
 #[cfg(feature = "tls")]
 mod tls;
 mod upgrade;
@@ -31,16 +35,11 @@ use std::{
     future::{Future, ready},
     io,
     net::IpAddr,
-    ops::RangeInclusive,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use futures_util::FutureExt;
-use http_body_util::Full;
-use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
-use hyper_util::rt::TokioIo;
-use ipnet::IpNet;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -56,38 +55,29 @@ use tracing::{
 
 use crate::{
     auth::{AuthError, Authenticator},
-    registry::{InProcessRegistry, Occupant, Registry, RegistryError},
+    registry::{InProcessRegistry, Occupant, Registry},
     session::{
-        AuthChangePolicy, AuthRequest, AuthenticatedClient, ClientId, End, Identity, Limit,
-        Refusal, ServerSession, UnixTime, Verified,
+        AuthChangePolicy, AuthRequest, AuthenticatedClient, Identity, Limit, Refusal,
+        ServerSession, Verified,
     },
-    transport::{self, Connection, Handle, Limits, Socket, Step},
+    transport::{self, Connection, Handle, Socket, Step},
     wire::Version,
 };
 
 use admission::{Admission, Overload, Place};
+use error::NotAdmitted;
 use live::LiveConnections;
 use metrics::{Handshake, Living};
-use upgrade::{Gate, Upgrade};
+use options::Options;
+use upgrade::Gate;
 
 pub use empty::empty_database;
+pub use error::{AcceptError, HttpError};
 pub use live::Drain;
+pub use options::ExpiryPolicy;
+pub use respond::Upgrading;
 #[cfg(feature = "tls")]
 pub use tls::{CertificateError, Tls, TlsError};
-
-/// What happens when a token expires while its connection lives.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum ExpiryPolicy {
-    /// Nothing: a token is judged when it is presented. That is what one-off tokens need.
-    #[default]
-    Ignore,
-    /// The connection is closed with 4000 `JWT-expired`, leeway included: clients from 0.9.4 on
-    /// stay away until they have another token.
-    Close {
-        /// How long after `exp`, in seconds.
-        leeway: u32,
-    },
-}
 
 /// A server that lets clients in. Its clones are the same server.
 ///
@@ -104,27 +94,6 @@ pub struct Server<A, R = InProcessRegistry> {
     options: Arc<Options>,
     state: Arc<State>,
 }
-
-/// What a server is configured with, beside its authenticator and its registry.
-#[derive(Clone)]
-struct Options {
-    limits: Limits,
-    versions: RangeInclusive<Version>,
-    server_id: String,
-    clock: Clock,
-    expiry: ExpiryPolicy,
-    auth_changes: AuthChangePolicy,
-    origins: Option<Vec<String>>,
-    trusted_proxies: Vec<IpNet>,
-    readiness: Option<Readiness>,
-    warning: Option<&'static str>,
-}
-
-/// The wall clock that tokens are judged by.
-type Clock = Arc<dyn Fn() -> UnixTime + Send + Sync>;
-
-/// Whether the service can be used, or why not.
-type Readiness = Arc<dyn Fn() -> Result<(), String> + Send + Sync>;
 
 /// What changes while a server runs.
 #[derive(Default)]
@@ -151,18 +120,7 @@ impl<A: Authenticator> Server<A> {
     /// A server with this authenticator, the default [`Limits`], every version from 0.6 to 0.12,
     /// a registry in this process and a random instance id.
     pub fn new(authenticator: A) -> Server<A> {
-        let options = Options {
-            limits: Limits::default(),
-            versions: Version::V0_6..=Version::V0_12,
-            server_id: uuid::Uuid::new_v4().to_string(),
-            clock: Arc::new(UnixTime::now),
-            expiry: ExpiryPolicy::default(),
-            auth_changes: AuthChangePolicy::default(),
-            origins: None,
-            trusted_proxies: vec![],
-            readiness: None,
-            warning: authenticator.warning(),
-        };
+        let options = Options::new(authenticator.warning());
         Server {
             authenticator: Arc::new(authenticator),
             registry: Arc::default(),
@@ -173,68 +131,6 @@ impl<A: Authenticator> Server<A> {
 }
 
 impl<A: Authenticator, R: Registry> Server<A, R> {
-    fn with(mut self, change: impl FnOnce(&mut Options)) -> Server<A, R> {
-        change(Arc::make_mut(&mut self.options));
-        self
-    }
-
-    /// The same server with other limits.
-    pub fn with_limits(self, limits: Limits) -> Server<A, R> {
-        self.with(|options| options.limits = limits)
-    }
-
-    /// The same server with other versions. Of several that a client offers, the newest among
-    /// these is chosen.
-    pub fn with_versions(self, versions: RangeInclusive<Version>) -> Server<A, R> {
-        self.with(|options| options.versions = versions)
-    }
-
-    /// The same server with this instance id, which authenticated clients are told.
-    pub fn with_server_id(self, server_id: impl Into<String>) -> Server<A, R> {
-        self.with(|options| options.server_id = server_id.into())
-    }
-
-    /// The same server with another wall clock, by which tokens are judged: for tests.
-    pub fn with_clock(self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> Server<A, R> {
-        self.with(|options| options.clock = Arc::new(clock))
-    }
-
-    /// The same server with another policy for tokens that expire.
-    pub fn with_expiry(self, expiry: ExpiryPolicy) -> Server<A, R> {
-        self.with(|options| options.expiry = expiry)
-    }
-
-    /// The same server with another policy for clients that call `authenticate` again.
-    pub fn with_auth_changes(self, auth_changes: AuthChangePolicy) -> Server<A, R> {
-        self.with(|options| options.auth_changes = auth_changes)
-    }
-
-    /// The same server, which refuses upgrades with 503 and this reason while it is not ready.
-    pub fn with_readiness(
-        self,
-        readiness: impl Fn() -> Result<(), String> + Send + Sync + 'static,
-    ) -> Server<A, R> {
-        self.with(|options| options.readiness = Some(Arc::new(readiness)))
-    }
-
-    /// The same server, which only lets these pages of a browser open a WebSocket, by their origin
-    /// such as `https://app.example`. Programs that are no browser are not concerned.
-    pub fn with_origins(self, origins: impl IntoIterator<Item = String>) -> Server<A, R> {
-        self.with(|options| options.origins = Some(origins.into_iter().collect()))
-    }
-
-    /// The same server, which believes proxies in these ranges when they say where a client is
-    /// (`X-Forwarded-For`, `Forwarded`), for the limits per address. Others are not believed.
-    pub fn with_trusted_proxies(self, proxies: impl IntoIterator<Item = IpNet>) -> Server<A, R> {
-        self.with(|options| options.trusted_proxies = proxies.into_iter().collect())
-    }
-
-    /// The same server with another registry.
-    pub fn with_registry<R2: Registry>(self, registry: R2) -> Server<A, R2> {
-        let Server { authenticator, options, state, .. } = self;
-        Server { authenticator, registry: Arc::new(registry), options, state }
-    }
-
     /// Whether upgrades are granted now, or why not.
     ///
     /// # Errors
@@ -288,31 +184,6 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let (connection, driver) = self.authenticate(upgraded).await?;
         tokio::spawn(driver);
         Ok(connection)
-    }
-
-    /// Answers a request that came to an HTTP server of your own, built on hyper, such as axum's.
-    /// If it is an upgrade that is granted, what is returned beside the answer becomes the
-    /// connection once the answer is sent: accept it on a task of its own.
-    ///
-    /// All limits and policies hold, but those on the size and the time of the request, which is
-    /// here already. `examples/axum.rs` shows it.
-    pub fn respond<B>(
-        &self,
-        mut request: Request<B>,
-        peer: impl Into<Option<IpAddr>>,
-    ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
-        let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
-        let Ok(Entrance { mut place, overload: None, handshake, .. }) = self.enter(peer) else {
-            return (gate.turn_away(Overload::Connections), None);
-        };
-        let upgrade = OnceLock::new();
-        let answer = gate.answer(&request, peer, &upgrade);
-        let upgrading = upgrade.into_inner().map(|Upgrade { version, address }| {
-            place.comes_from(address);
-            let on_upgrade = hyper::upgrade::on(&mut request);
-            Upgrading { server: self.clone(), on_upgrade, version, place, handshake }
-        });
-        (answer, upgrading)
     }
 
     /// Accepts connections until the server is drained. Each authenticated one is handed to the
@@ -628,49 +499,6 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
 /// Longer than any connection lasts, and short enough for every clock: 10 years.
 const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
 
-/// Why a client is not admitted.
-enum NotAdmitted {
-    Auth(AuthError),
-    Registry(RegistryError),
-}
-
-impl NotAdmitted {
-    fn refusal(&self) -> Refusal {
-        match self {
-            NotAdmitted::Auth(error) => error.into(),
-            NotAdmitted::Registry(RegistryError::Occupied) => Refusal::Occupied,
-            NotAdmitted::Registry(RegistryError::Unavailable(_)) => Refusal::Unavailable,
-        }
-    }
-}
-
-/// A request that is about to become a connection; see [`Server::respond`].
-pub struct Upgrading<A, R = InProcessRegistry> {
-    server: Server<A, R>,
-    on_upgrade: OnUpgrade,
-    version: Version,
-    place: Place,
-    handshake: Handshake,
-}
-
-impl<A: Authenticator, R: Registry> Upgrading<A, R> {
-    /// Takes the connection through the authentication, as [`Server::accept`] does.
-    ///
-    /// # Errors
-    ///
-    /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
-    pub async fn accept(self) -> Result<Connection<AuthenticatedClient>, AcceptError> {
-        let Upgrading { server, on_upgrade, version, place, handshake } = self;
-        let stream = on_upgrade.await.map_err(|error| AcceptError::Http(HttpError(error)))?;
-        let limits = &server.options.limits;
-        let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
-        let (connection, driver) =
-            server.authenticate(Upgraded { socket, version, place, handshake }).await?;
-        tokio::spawn(driver);
-        Ok(connection)
-    }
-}
-
 /// A connection that has come in.
 struct Entrance {
     place: Place,
@@ -689,63 +517,3 @@ struct Upgraded<S> {
 
 /// How long nothing is accepted when that has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Why a connection did not come to have an authenticated client.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum AcceptError {
-    /// The peer went without asking for a WebSocket; it may have asked for something else.
-    #[error("the connection ended before an upgrade")]
-    NotUpgraded,
-    /// There are so many connections beyond the limits that this one was not even told.
-    #[error("too many connections")]
-    Overloaded,
-    /// The stream could not be opened: the TLS handshake failed or took too long.
-    #[error("the connection could not be opened: {0}")]
-    Open(#[source] io::Error),
-    /// What the peer sent is not HTTP, or did not come in time, or the connection broke.
-    #[error("the HTTP request failed")]
-    Http(#[source] HttpError),
-    /// The authenticator did not let the client in.
-    #[error("authentication of client {client_id} failed: {error}")]
-    Refused {
-        /// The id that the client claims.
-        client_id: ClientId,
-        /// The exact reason.
-        #[source]
-        error: AuthError,
-    },
-    /// The client is connected already, or that cannot be known.
-    #[error("client {client_id} not registered: {error}")]
-    NotRegistered {
-        /// The client's id.
-        client_id: ClientId,
-        /// The exact reason.
-        #[source]
-        error: RegistryError,
-    },
-    /// The session ended before the client was authenticated.
-    #[error("{}", .0.cause)]
-    Ended(End),
-}
-
-impl AcceptError {
-    /// What it is called in metrics.
-    fn name(&self) -> &'static str {
-        match self {
-            AcceptError::NotUpgraded => "not upgraded",
-            AcceptError::Overloaded => "overloaded",
-            AcceptError::Open(_) => "not opened",
-            AcceptError::Http(_) => "http failed",
-            AcceptError::Refused { error: AuthError::Unavailable(_), .. } => "auth unavailable",
-            AcceptError::Refused { .. } => "auth refused",
-            AcceptError::NotRegistered { .. } => "not registered",
-            AcceptError::Ended(_) => "ended before authentication",
-        }
-    }
-}
-
-/// What the HTTP library says of a failed request.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct HttpError(hyper::Error);

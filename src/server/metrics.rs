@@ -6,8 +6,6 @@ use metrics::{counter, gauge, histogram};
 
 use crate::session::End;
 
-use super::admission::Overload;
-
 /// Counts a connection while it has not been authenticated.
 pub(super) struct Handshake(());
 
@@ -25,8 +23,8 @@ impl Drop for Handshake {
     }
 }
 
-pub(super) fn limit_hit(overload: Overload) {
-    counter!("satellite_limits_hit_total", "limit" => overload.name()).increment(1);
+pub(super) fn limit_hit(limit: &'static str) {
+    counter!("satellite_limits_hit_total", "limit" => limit).increment(1);
 }
 
 pub(super) fn refused(reason: &'static str) {

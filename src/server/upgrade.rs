@@ -10,7 +10,7 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Bytes,
     header::{
-        CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
         SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
@@ -30,7 +30,8 @@ use crate::{
 
 use super::{
     AcceptError, HttpError, Options, State,
-    admission::{Overload, Place, client_address, retry_after},
+    admission::{Overload, Place, retry_after},
+    headers::{client_address, tokens},
     metrics,
 };
 
@@ -151,7 +152,7 @@ impl Gate<'_> {
         })?;
         let admitted = self.state.admission.handshake(address, &self.options.limits);
         admitted.map_err(|overload| {
-            metrics::limit_hit(overload);
+            metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
         })?;
         Ok((version, derive_accept_key(key.as_bytes())))
@@ -251,19 +252,6 @@ fn websocket_key<B>(request: &Request<B>) -> Option<&HeaderValue> {
 /// ([RFC 6455 §11.3.4](https://www.rfc-editor.org/rfc/rfc6455#section-11.3.4)).
 fn offers(headers: &HeaderMap) -> impl Iterator<Item = Version> {
     tokens(headers, &SEC_WEBSOCKET_PROTOCOL).filter_map(|token| token.parse().ok())
-}
-
-/// The elements of a header's comma lists, over all its lines.
-pub(super) fn tokens<'a>(
-    headers: &'a HeaderMap,
-    name: &'a HeaderName,
-) -> impl Iterator<Item = &'a str> {
-    headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|line| line.to_str().ok())
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
 }
 
 /// The last release that speaks a version, as it stands in a refusal.

@@ -1,0 +1,76 @@
+//! The handshake inside an application that has an HTTP server already.
+
+use std::{net::IpAddr, sync::OnceLock};
+
+use http_body_util::Full;
+use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
+use hyper_util::rt::TokioIo;
+
+use crate::{
+    auth::Authenticator,
+    registry::{InProcessRegistry, Registry},
+    session::AuthenticatedClient,
+    transport::Connection,
+    wire::Version,
+};
+
+use super::{
+    AcceptError, Entrance, HttpError, Server, Upgraded,
+    admission::{Overload, Place},
+    metrics::Handshake,
+    upgrade::{self, Gate, Upgrade},
+};
+
+impl<A: Authenticator, R: Registry> Server<A, R> {
+    /// Answers a request that came to an HTTP server of your own, built on hyper, such as axum's.
+    /// If it is an upgrade that is granted, what is returned beside the answer becomes the
+    /// connection once the answer is sent: accept it on a task of its own.
+    ///
+    /// All limits and policies hold, but those on the size and the time of the request, which is
+    /// here already. `examples/axum.rs` shows it.
+    pub fn respond<B>(
+        &self,
+        mut request: Request<B>,
+        peer: impl Into<Option<IpAddr>>,
+    ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
+        let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
+        let Ok(Entrance { mut place, overload: None, handshake, .. }) = self.enter(peer) else {
+            return (gate.turn_away(Overload::Connections), None);
+        };
+        let upgrade = OnceLock::new();
+        let answer = gate.answer(&request, peer, &upgrade);
+        let upgrading = upgrade.into_inner().map(|Upgrade { version, address }| {
+            place.comes_from(address);
+            let on_upgrade = hyper::upgrade::on(&mut request);
+            Upgrading { server: self.clone(), on_upgrade, version, place, handshake }
+        });
+        (answer, upgrading)
+    }
+}
+
+/// A request that is about to become a connection; see [`Server::respond`].
+pub struct Upgrading<A, R = InProcessRegistry> {
+    server: Server<A, R>,
+    on_upgrade: OnUpgrade,
+    version: Version,
+    place: Place,
+    handshake: Handshake,
+}
+
+impl<A: Authenticator, R: Registry> Upgrading<A, R> {
+    /// Takes the connection through the authentication, as [`Server::accept`] does.
+    ///
+    /// # Errors
+    ///
+    /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
+    pub async fn accept(self) -> Result<Connection<AuthenticatedClient>, AcceptError> {
+        let Upgrading { server, on_upgrade, version, place, handshake } = self;
+        let stream = on_upgrade.await.map_err(|error| AcceptError::Http(HttpError(error)))?;
+        let limits = &server.options.limits;
+        let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
+        let (connection, driver) =
+            server.authenticate(Upgraded { socket, version, place, handshake }).await?;
+        tokio::spawn(driver);
+        Ok(connection)
+    }
+}
