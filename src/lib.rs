@@ -35,6 +35,8 @@
 
 #![forbid(unsafe_code)]
 #![deny(missing_docs)]
+// The README's examples, compiled.
+#![cfg_attr(doctest, doc = include_str!("../README.md"))]
 
 pub mod auth;
 pub mod client;
@@ -43,8 +45,3 @@ pub mod server;
 pub mod session;
 pub mod transport;
 pub mod wire;
-
-/// The README's examples, compiled.
-#[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;

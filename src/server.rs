@@ -322,21 +322,23 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     /// Lets a connection in, if there is room.
     fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, AcceptError> {
         let handshake = Handshake::begins();
-        let entered = self.state.admission.enter(peer, &self.options.limits);
+        // Behind a trusted proxy is anybody: who, the request will tell.
+        let known = peer.filter(|peer| !headers::is_trusted(*peer, &self.options.trusted_proxies));
+        let entered = self.state.admission.enter(known, &self.options.limits);
         let (place, overload) = entered.ok_or(AcceptError::Overloaded)?;
-        Ok(Entrance { place, overload, handshake, began: Instant::now() })
+        Ok(Entrance { peer, place, overload, handshake, began: Instant::now() })
     }
 
     async fn upgrade<S>(
         &self,
         stream: S,
-        Entrance { mut place, overload, handshake, began }: Entrance,
+        Entrance { peer, mut place, overload, handshake, began }: Entrance,
     ) -> Result<Upgraded<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let gate = Gate { options: &self.options, state: &self.state };
-        let (socket, version) = upgrade::upgrade(stream, &mut place, overload, &gate).await?;
+        let (socket, version) = upgrade::upgrade(stream, peer, &mut place, overload, &gate).await?;
         metrics::upgraded(began.elapsed());
         Ok(Upgraded { socket, version, place, handshake })
     }
@@ -501,6 +503,7 @@ const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
 
 /// A connection that has come in.
 struct Entrance {
+    peer: Option<IpAddr>,
     place: Place,
     overload: Option<Overload>,
     handshake: Handshake,

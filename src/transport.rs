@@ -217,10 +217,12 @@ struct Live<P> {
     unread_bytes: usize,
     /// Our calls that wait for an answer.
     calls: HashMap<CallId, oneshot::Sender<Result<Reply, CallError>>>,
-    /// Bytes of messages that the session has and the socket has not.
+    /// Bytes of the stream that the session has and the socket has not.
     unsent: usize,
-    /// Bytes of messages that the socket has and the network has not.
+    /// Bytes of the stream that the socket has and the network has not.
     unflushed: usize,
+    /// Bytes of answers and calls that the socket has and the network has not.
+    unflushed_answers: usize,
     /// Calls of the peer that are not answered.
     unanswered: usize,
     /// How to end as soon as all calls are answered.
@@ -233,6 +235,22 @@ struct Live<P> {
 enum Unread {
     Message(Message),
     Call(Request, Question),
+}
+
+impl<P> Live<P> {
+    /// The socket has so many bytes more, some of them of the stream.
+    fn fed(&mut self, bytes: usize) {
+        let stream = mem::take(&mut self.unsent).min(bytes);
+        self.unflushed += stream;
+        self.unflushed_answers += bytes - stream;
+        unsent_bytes().increment(bytes as f64);
+    }
+
+    /// The network has everything that the socket had, or never will have it.
+    fn flushed(&mut self) {
+        let bytes = mem::take(&mut self.unflushed) + mem::take(&mut self.unflushed_answers);
+        unsent_bytes().decrement(bytes as f64);
+    }
 }
 
 impl Unread {
@@ -286,6 +304,7 @@ where
             calls: HashMap::new(),
             unsent: 0,
             unflushed: 0,
+            unflushed_answers: 0,
             unanswered: 0,
             drain: None,
             renewal: None,
@@ -423,8 +442,8 @@ impl<P> Shared<P> {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let live = &mut *self.lock();
-        if socket.is_flushed() && live.unflushed > 0 {
-            unsent_bytes().decrement(mem::take(&mut live.unflushed) as f64);
+        if socket.is_flushed() && live.unflushed + live.unflushed_answers > 0 {
+            live.flushed();
             self.sendable.notify_waiters();
         }
         if let Some(eviction) = self.occupant.evicted() {
@@ -434,7 +453,9 @@ impl<P> Shared<P> {
         // Not only when nothing else happens: a peer that never pauses has deadlines too.
         let _ = live.session.handle_input(now, Input::Timeout);
         let mut end = self.carry_out(live, socket);
-        let listening = self.has_room(live) && live.session.wants_input();
+        // Whoever does not read the answers to its calls is not listened to.
+        let answers_leave = live.unflushed_answers < self.max_unsent_bytes;
+        let listening = answers_leave && self.has_room(live) && live.session.wants_input();
         if end.is_none()
             && let Some(fault) = watch.look(now, socket, &self.occupant, listening)
         {
@@ -444,7 +465,6 @@ impl<P> Shared<P> {
         if end.is_some() {
             return Next { end, ..Next::default() };
         }
-        live.unflushed += mem::take(&mut live.unsent);
         let deadlines = live.session.deadline().into_iter().chain(watch.deadline(listening));
         Next {
             end: None,
@@ -459,9 +479,14 @@ impl<P> Shared<P> {
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let mut fed = 0;
+        let mut end = None;
         while let Some(output) = live.session.poll_output() {
             match output {
-                Output::Send(Frame(frame)) => socket.feed(frame),
+                Output::Send(Frame(frame)) => {
+                    fed += frame.len();
+                    socket.feed(frame);
+                }
                 Output::Message(message) => self.arrived(live, Unread::Message(message)),
                 Output::Call(request, question) => {
                     live.unanswered += 1;
@@ -476,7 +501,7 @@ impl<P> Shared<P> {
                 Output::Stray { method, request_id } => {
                     tracing::debug!(method, request_id, "a reply to no call is ignored");
                 }
-                Output::End(end) => return Some(end),
+                Output::End(this) => end = Some(this),
                 Output::Authenticate(request) => {
                     live.renewal = Some(request);
                     self.renewable.notify_one();
@@ -484,7 +509,8 @@ impl<P> Shared<P> {
                 Output::Authenticated(_) => unreachable!("the handshake is over"),
             }
         }
-        None
+        live.fed(fed);
+        end
     }
 
     fn arrived(&self, live: &mut Live<P>, unread: Unread) {
@@ -501,8 +527,7 @@ impl<P> Shared<P> {
     /// It is over: everybody who waits learns it.
     fn ended(&self, end: End) {
         let live = &mut *self.lock();
-        let given_up = mem::take(&mut live.unsent) + mem::take(&mut live.unflushed);
-        unsent_bytes().decrement(given_up as f64);
+        live.flushed();
         let first = self.end.set(end).is_ok();
         debug_assert!(first, "a session ends once");
         self.readable.notify_one();

@@ -14,7 +14,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 pub use lsn::{MalformedLsn, ServerLsn};
-pub use rpc::{Call, Method, Reply, ReplyError, Request, RequestError, refusal};
+pub use rpc::{Call, Method, MethodName, Reply, ReplyError, Request, RequestError, refusal};
 pub use version::{Version, VersionError};
 
 use proto::*;
@@ -214,7 +214,7 @@ impl fmt::Debug for SatRpcRequest {
     /// Everything but the body, which may hold a token.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("SatRpcRequest")
-            .field("method", &self.method)
+            .field("method", &MethodName(self.method.clone()))
             .field("request_id", &self.request_id)
             .field("message", &format_args!("[{} bytes]", self.message.len()))
             .finish()

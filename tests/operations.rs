@@ -2,6 +2,7 @@
 //! the limits and policies at the door.
 #![cfg(feature = "cli")]
 
+mod raw;
 mod service;
 
 use std::{
@@ -27,9 +28,12 @@ use tokio::{
     task::JoinHandle,
 };
 
+use raw::{
+    Answer, SECRET, WebSocket, authenticate, bad_token, good_token, guarded, read_answer,
+    unsigned_token,
+};
 use service::{
-    Answer, SECRET, Said, Service, WebSocket, authenticate, bad_token, connect_from, eventually,
-    get, good_token, guarded, insecure, loopback, read_answer, run, satellite, secure,
+    Said, Service, connect_from, eventually, get, insecure, loopback, run, satellite, secure,
 };
 
 /// Connects with the library's own client, and leaves.
@@ -556,20 +560,22 @@ async fn behind_a_trusted_proxy_the_client_counts() {
 }
 
 #[tokio::test]
-#[ignore = "the limit per address is not applied to clients behind a trusted proxy yet"]
 async fn behind_a_trusted_proxy_unauthenticated_clients_are_counted_each() {
     let mut command = insecure();
     command.env("TRUSTED_PROXIES", "127.0.2.0/24").env("MAX_UNAUTHENTICATED_PER_IP", "3");
     let service = Service::start(command).await;
     let to = service.address;
     let greedy = "X-Forwarded-For: 198.51.100.7\r\n";
-    let mut held = vec![];
+    let (mut held, mut held_silent) = (vec![], vec![]);
     for _ in 0..3 {
         held.push(open([0, 2, 1], to, greedy).await.expect("there is room"));
     }
     let answer = refusal([0, 2, 1], to, greedy).await;
     assert_eq!(answer.status, 429);
-    // The others behind the same proxy are not concerned.
+    // The others behind the same proxy are not concerned, however many have not said anything yet.
+    for _ in 0..6 {
+        held_silent.push(connect_from(loopback(0, 2, 1), to).await.expect("it listens"));
+    }
     for n in 0..6 {
         let lines = format!("X-Forwarded-For: 203.0.113.{n}\r\n");
         held.push(open([0, 2, 1], to, &lines).await.expect("there is room"));
@@ -582,9 +588,7 @@ async fn there_are_so_many_connections_and_no_more() {
     command.env("MAX_CONNECTIONS", "2");
     let service = Service::start(command).await;
     let to = service.address;
-    let token = electric_satellite::auth::Minter::unsigned()
-        .mint(&serde_json::json!({ "sub": "u" }))
-        .expect("an object");
+    let token = unsigned_token();
     let mut first = open([0, 0, 1], to, "").await.expect("there is room");
     first.send(&authenticate("first", &token)).await;
     guarded("an answer", first.next()).await.expect("it is let in");
@@ -612,9 +616,7 @@ async fn one_address_has_so_many_unauthenticated_and_no_more() {
     command.env("MAX_UNAUTHENTICATED_PER_IP", "2").env("MAX_UNAUTHENTICATED", "4");
     let service = Service::start(command).await;
     let to = service.address;
-    let token = electric_satellite::auth::Minter::unsigned()
-        .mint(&serde_json::json!({ "sub": "u" }))
-        .expect("an object");
+    let token = unsigned_token();
     let mut held = vec![];
     // Those who are authenticated do not count.
     for n in 0..5 {

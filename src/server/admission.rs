@@ -157,6 +157,13 @@ impl Admission {
         Some((Place { admission: Arc::clone(self), address, standing }, overload))
     }
 
+    /// Whether as many unauthenticated connections come from this address as may, already.
+    pub(super) fn is_crowded(&self, address: IpAddr, limits: &Limits) -> bool {
+        let counts = self.lock();
+        let from_address = counts.by_address.get(&key(address)).copied().unwrap_or_default();
+        from_address >= limits.max_unauthenticated_per_address
+    }
+
     /// Whether a handshake may begin now, from this address.
     pub(super) fn handshake(
         &self,

@@ -21,18 +21,20 @@ pub(super) fn tokens<'a>(
         .map(str::trim)
 }
 
+/// Whether an address is a trusted proxy's.
+pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+    let address = address.to_canonical();
+    trusted.iter().any(|network| network.contains(&address))
+}
+
 /// Where a request comes from: the peer, or whoever the trusted proxies say it was.
 ///
 /// Each proxy adds, at the end, the address it was called from. So the last address that is not a
 /// trusted proxy's is the client's; what stands before it anybody can have written.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
-    let is_trusted = |address: IpAddr| {
-        let address = address.to_canonical();
-        trusted.iter().any(|network| network.contains(&address))
-    };
     let mut client = peer;
     let mut hops = hops(headers).into_iter().rev();
-    while is_trusted(client)
+    while is_trusted(client, trusted)
         && let Some(hop) = hops.next()
     {
         match hop {

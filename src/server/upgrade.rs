@@ -41,6 +41,7 @@ const NOT_READY_RETRY: u32 = 1;
 /// Answers HTTP requests until one of them is an upgrade, or the connection ends.
 pub(super) async fn upgrade<S>(
     stream: S,
+    peer: Option<IpAddr>,
     place: &mut Place,
     overload: Option<Overload>,
     gate: &Gate<'_>,
@@ -50,7 +51,6 @@ where
 {
     let limits = &gate.options.limits;
     let upgrade = OnceLock::new();
-    let peer = place.address();
     let service = service_fn(async |request| {
         let answer = match overload {
             Some(overload) => gate.turn_away(overload),
@@ -117,7 +117,7 @@ impl Gate<'_> {
         if path == "/ws" || path.starts_with("/ws/") {
             let address = peer
                 .map(|peer| client_address(peer, request.headers(), &self.options.trusted_proxies));
-            match self.negotiate(request, address) {
+            match self.negotiate(request, peer, address) {
                 Ok((version, accept)) => {
                     let _ = upgrade.set(Upgrade { version, address });
                     switching_protocols(version, &accept)
@@ -136,6 +136,7 @@ impl Gate<'_> {
     fn negotiate<B>(
         &self,
         request: &Request<B>,
+        peer: Option<IpAddr>,
         address: Option<IpAddr>,
     ) -> Result<(Version, String), Box<Response<Full<Bytes>>>> {
         let bad_request = |reason: String| {
@@ -150,12 +151,21 @@ impl Gate<'_> {
         self.ready().map_err(|(reason, seconds)| {
             Box::new(later(StatusCode::SERVICE_UNAVAILABLE, reason, seconds))
         })?;
-        let admitted = self.state.admission.handshake(address, &self.options.limits);
-        admitted.map_err(|overload| {
+        self.admit(peer, address).map_err(|overload| {
             metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
         })?;
         Ok((version, derive_accept_key(key.as_bytes())))
+    }
+
+    /// Whether a handshake may begin now. Whoever comes by way of a proxy has not been counted
+    /// before, for it was not known who it is.
+    fn admit(&self, peer: Option<IpAddr>, address: Option<IpAddr>) -> Result<(), Overload> {
+        let (admission, limits) = (&self.state.admission, &self.options.limits);
+        if address != peer && address.is_some_and(|address| admission.is_crowded(address, limits)) {
+            return Err(Overload::UnauthenticatedFromAddress);
+        }
+        admission.handshake(address, limits)
     }
 
     /// The newest version that is offered and spoken here.

@@ -44,6 +44,8 @@ enum State {
 struct Ready {
     /// The server's stream to us is started: it has answered our `startReplication`.
     receiving: bool,
+    /// The server's last word on our stream was `startReplication`, not `stopReplication`.
+    start_asked: bool,
     /// Our stream to the server is started: we have answered its `startReplication`.
     sending: bool,
 }
@@ -108,7 +110,7 @@ impl ClientSession {
             Ok(Reply::Authenticate(reply)) => {
                 let server = AuthenticatedServer { server_id: reply.id };
                 self.out.push_back(Output::Authenticated(server));
-                Ok(State::Ready(Ready { receiving: false, sending: false }))
+                Ok(State::Ready(Ready { receiving: false, start_asked: false, sending: false }))
             }
             Ok(_) => unreachable!("a reply is decoded as its call's method"),
             Err(ReplyError::Refused(error)) => {
@@ -120,7 +122,7 @@ impl ClientSession {
 
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
         match message {
-            Message::Request(envelope) => self.called(envelope),
+            Message::Request(envelope) => self.called(&mut ready, envelope),
             Message::Response(envelope) => self.answered(&mut ready, envelope),
             Message::OpLogAck(_) => return Err(Violation::Unexpected(message.name()).into()),
             other => self.out.push_back(Output::Message(other)),
@@ -129,11 +131,12 @@ impl ClientSession {
     }
 
     /// A call of the server. What it may not call is refused, and the connection goes on.
-    fn called(&mut self, envelope: SatRpcRequest) {
+    fn called(&mut self, ready: &mut Ready, envelope: SatRpcRequest) {
         let request_id = envelope.request_id;
         let invalid = SatErrorResp::of(ErrorCode::InvalidRequest);
         match Request::decode(envelope) {
             Ok(request @ (Request::StartReplication(_) | Request::StopReplication(_))) => {
+                ready.start_asked = request.method() == Method::StartReplication;
                 let question = Question { method: request.method(), request_id };
                 self.out.push_back(Output::Call(request, question));
             }
@@ -244,7 +247,7 @@ impl Session for ClientSession {
 
     fn send(&mut self, message: Message) -> Result<(), SendError> {
         let version = self.version;
-        let &mut Ready { receiving, sending } = self.ready_mut()?;
+        let &mut Ready { receiving, sending, .. } = self.ready_mut()?;
         let (name, since) = (message.name(), message.since());
         let started = match message {
             Message::OpLog(_) | Message::Relation(_) => sending,
@@ -289,7 +292,10 @@ impl Session for ClientSession {
             }
             Ok(reply) => {
                 match &reply {
-                    Reply::StartReplication(start) => ready.sending = start.err.is_none(),
+                    // Unless it was stopped before it was answered.
+                    Reply::StartReplication(start) => {
+                        ready.sending = start.err.is_none() && ready.start_asked;
+                    }
                     Reply::StopReplication(_) => ready.sending = false,
                     _ => {}
                 }

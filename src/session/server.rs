@@ -482,7 +482,8 @@ impl<R> Session for ServerSession<R> {
             Ok(reply) => {
                 let error = match &reply {
                     Reply::StartReplication(start) => {
-                        ready.streaming = start.err.is_none();
+                        // Unless it was stopped before it was answered.
+                        ready.streaming = start.err.is_none() && ready.start_asked;
                         start.err.as_ref().map(|error| error.message.clone())
                     }
                     Reply::StopReplication(_) => {

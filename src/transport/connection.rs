@@ -311,7 +311,6 @@ impl<P> Sender<P> {
                 if live.unsent + live.unflushed < shared.max_unsent_bytes {
                     live.session.send(message)?;
                     live.unsent += length;
-                    super::unsent_bytes().increment(length as f64);
                     break;
                 }
             }

@@ -178,6 +178,27 @@ calls! {
     Unsubscribe SatUnsubsReq => SatUnsubsResp,
 }
 
+/// The name of a method as a peer wrote it. What does not look like a name may be a part of
+/// something else, a token even, so it is not shown.
+#[derive(Clone, PartialEq, Eq)]
+pub struct MethodName(pub String);
+
+impl From<&str> for MethodName {
+    fn from(name: &str) -> MethodName {
+        MethodName(name.to_owned())
+    }
+}
+
+impl fmt::Debug for MethodName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = &self.0;
+        match name.len() <= 32 && name.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            true => write!(f, "{name:?}"),
+            false => write!(f, "[{} bytes]", name.len()),
+        }
+    }
+}
+
 /// Why a `SatRpcRequest` is no call of this protocol. It keeps what a refusal must echo.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum RequestError {
@@ -185,7 +206,7 @@ pub enum RequestError {
     #[error("unknown method {method:?} (request {request_id})")]
     UnknownMethod {
         /// The name, as it came.
-        method: String,
+        method: MethodName,
         /// The caller's number for the call.
         request_id: u32,
     },
@@ -224,7 +245,7 @@ impl Request {
     pub fn decode(envelope: SatRpcRequest) -> Result<Request, RequestError> {
         let SatRpcRequest { method, request_id, message } = envelope;
         let Ok(method) = method.parse() else {
-            return Err(RequestError::UnknownMethod { method, request_id });
+            return Err(RequestError::UnknownMethod { method: MethodName(method), request_id });
         };
         Request::decode_body(method, message).map_err(|error| RequestError::Body {
             method,
@@ -274,7 +295,7 @@ impl RequestError {
     /// The refusal that echoes the method and the request id of the failed call.
     pub fn refusal(&self, error: SatErrorResp) -> Message {
         match self {
-            RequestError::UnknownMethod { method, request_id } => {
+            RequestError::UnknownMethod { method: MethodName(method), request_id } => {
                 refusal(method, *request_id, error)
             }
             RequestError::Body { method, request_id, .. } => {
