@@ -66,6 +66,7 @@ use crate::{
 
 use admission::{Admission, Overload, Place};
 use error::NotAdmitted;
+use headers::is_trusted;
 use live::LiveConnections;
 use metrics::{Handshake, Living};
 use options::Options;
@@ -322,23 +323,26 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     /// Lets a connection in, if there is room.
     fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, AcceptError> {
         let handshake = Handshake::begins();
-        // Behind a trusted proxy is anybody: who, the request will tell.
-        let known = peer.filter(|peer| !headers::is_trusted(*peer, &self.options.trusted_proxies));
-        let entered = self.state.admission.enter(known, &self.options.limits);
+        let Options { trusted_proxies, limits, .. } = &*self.options;
+        let is_proxy = peer.is_some_and(|peer| is_trusted(peer, trusted_proxies));
+        let entered = self.state.admission.enter(peer, is_proxy, limits);
         let (place, overload) = entered.ok_or(AcceptError::Overloaded)?;
-        Ok(Entrance { peer, place, overload, handshake, began: Instant::now() })
+        Ok(Entrance { place, overload, handshake, began: Instant::now() })
     }
 
     async fn upgrade<S>(
         &self,
         stream: S,
-        Entrance { peer, mut place, overload, handshake, began }: Entrance,
+        Entrance { mut place, overload, handshake, began }: Entrance,
     ) -> Result<Upgraded<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let gate = Gate { options: &self.options, state: &self.state };
-        let (socket, version) = upgrade::upgrade(stream, peer, &mut place, overload, &gate).await?;
+        let deadline = began + self.options.limits.upgrade_timeout;
+        let upgrade = upgrade::upgrade(stream, &mut place, overload, &gate);
+        let (socket, version) =
+            timeout_at(deadline, upgrade).await.map_err(|_| AcceptError::TimedOut)??;
         metrics::upgraded(began.elapsed());
         Ok(Upgraded { socket, version, place, handshake })
     }
@@ -397,7 +401,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                             () = renewals => {}
                         }
                         handle.ended().into_iter().for_each(metrics::ended);
-                        drop((entry, place, living));
+                        // The place first, for whoever waits until there is room.
+                        drop((place, living, entry));
                     };
                     return Ok((connection, driver));
                 }
@@ -503,7 +508,6 @@ const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
 
 /// A connection that has come in.
 struct Entrance {
-    peer: Option<IpAddr>,
     place: Place,
     overload: Option<Overload>,
     handshake: Handshake,

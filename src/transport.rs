@@ -360,6 +360,16 @@ where
     let _ = shared.finished.set(());
 }
 
+/// Whether the peer is listened to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attention {
+    Listening,
+    /// The application has enough to read.
+    Busy,
+    /// The peer has enough answers to take.
+    Clogged,
+}
+
 /// What the driver keeps an eye on.
 struct Watch {
     keepalive: Keepalive,
@@ -382,7 +392,7 @@ impl Watch {
         now: std::time::Instant,
         socket: &mut Socket<S>,
         occupant: &Occupant,
-        listening: bool,
+        attention: Attention,
     ) -> Option<Fault> {
         self.progress = match self.progress {
             _ if socket.is_flushed() => None,
@@ -393,10 +403,12 @@ impl Watch {
             return Some(Fault::Stuck);
         }
         let challenged = occupant.challenged();
-        if !listening {
-            // Silence is our own doing.
+        if attention != Attention::Listening {
+            // Silence is our own doing; but a peer that takes no answers may be gone.
             self.keepalive.heard(now);
-            occupant.answer(challenged);
+            if attention == Attention::Busy {
+                occupant.answer(challenged);
+            }
             return None;
         }
         if challenged > self.pinged_for {
@@ -453,11 +465,10 @@ impl<P> Shared<P> {
         // Not only when nothing else happens: a peer that never pauses has deadlines too.
         let _ = live.session.handle_input(now, Input::Timeout);
         let mut end = self.carry_out(live, socket);
-        // Whoever does not read the answers to its calls is not listened to.
-        let answers_leave = live.unflushed_answers < self.max_unsent_bytes;
-        let listening = answers_leave && self.has_room(live) && live.session.wants_input();
+        let attention = self.attention(live);
+        let listening = attention == Attention::Listening;
         if end.is_none()
-            && let Some(fault) = watch.look(now, socket, &self.occupant, listening)
+            && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
         {
             hand_in(&mut *live.session, Input::Fault(fault));
             end = self.carry_out(live, socket);
@@ -517,6 +528,18 @@ impl<P> Shared<P> {
         live.unread_bytes += unread.bytes();
         live.unread.push_back(unread);
         self.readable.notify_one();
+    }
+
+    /// A peer that does not take its answers is not asked for more questions. What it is sent
+    /// unasked does not count, lest two ends wait for each other.
+    fn attention(&self, live: &Live<P>) -> Attention {
+        if live.unflushed_answers >= self.max_unsent_bytes {
+            Attention::Clogged
+        } else if self.has_room(live) && live.session.wants_input() {
+            Attention::Listening
+        } else {
+            Attention::Busy
+        }
     }
 
     /// Whether the application is to be given more to read.

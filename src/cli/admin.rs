@@ -7,7 +7,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue},
     server::conn::http1,
     service::service_fn,
 };
@@ -78,7 +78,9 @@ fn respond<A: Authenticator, R: Registry>(
     server: &Server<A, R>,
 ) -> Response<Full<Bytes>> {
     if request.method() != Method::GET {
-        return text(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n".into());
+        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n".into());
+        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+        return answer;
     }
     match request.uri().path() {
         "/metrics" => text(StatusCode::OK, metrics.render()),

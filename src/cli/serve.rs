@@ -3,6 +3,7 @@
 use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -78,7 +79,7 @@ pub(super) struct Serve {
     /// Proxies that are believed when they say where a client is: address ranges, with commas.
     #[arg(long, env = "TRUSTED_PROXIES", value_name = "RANGES")]
     trusted_proxies: Option<String>,
-    /// How long a client may take to be authenticated, in seconds.
+    /// How long a client may take for the upgrade, and then to be authenticated, in seconds.
     #[arg(long, env = "AUTH_TIMEOUT", value_name = "SECONDS", default_value = "10")]
     auth_timeout: String,
     /// How long a client may be silent before it is pinged, in seconds; 0 for no pings.
@@ -142,8 +143,16 @@ impl Reader {
         parsed
     }
 
+    /// A number of which none would make the service useless.
     fn number(&mut self, variable: &'static str, value: &str) -> usize {
-        self.parse(variable, value, "a whole number").unwrap_or_default()
+        let rule = "a whole number from 1 on";
+        self.parse::<NonZeroUsize>(variable, value, rule).map_or(1, NonZeroUsize::get)
+    }
+
+    fn some_seconds(&mut self, variable: &'static str, value: &str) -> Duration {
+        let rule = "a whole number of seconds from 1 on";
+        let seconds = self.parse::<NonZeroU32>(variable, value, rule);
+        Duration::from_secs(seconds.map_or(1, NonZeroU32::get).into())
     }
 
     fn seconds(&mut self, variable: &'static str, value: &str) -> Duration {
@@ -297,12 +306,13 @@ impl Serve {
     fn limits(&self, reader: &mut Reader) -> Limits {
         let ping_interval = reader.seconds("PING_INTERVAL", &self.ping_interval);
         Limits {
-            auth_timeout: reader.seconds("AUTH_TIMEOUT", &self.auth_timeout),
+            upgrade_timeout: reader.some_seconds("AUTH_TIMEOUT", &self.auth_timeout),
+            auth_timeout: reader.some_seconds("AUTH_TIMEOUT", &self.auth_timeout),
             ping_interval: (!ping_interval.is_zero()).then_some(ping_interval),
             max_session_age: self
                 .max_session_age
                 .as_ref()
-                .map(|seconds| reader.seconds("MAX_SESSION_AGE", seconds)),
+                .map(|seconds| reader.some_seconds("MAX_SESSION_AGE", seconds)),
             max_message: reader.number("MAX_MESSAGE_SIZE", &self.max_message_size),
             max_connections: reader.number("MAX_CONNECTIONS", &self.max_connections),
             max_unauthenticated: reader.number("MAX_UNAUTHENTICATED", &self.max_unauthenticated),

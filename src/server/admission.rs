@@ -126,11 +126,13 @@ impl Admission {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection comes in. Beyond a limit it has a place too, from which it is told; when
+    /// A connection comes in. That of a trusted proxy is somebody else's, who is looked at later.
+    /// Beyond a limit it has a place too, from which it is told; when
     /// there are too many of those, it has none.
     pub(super) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
+        is_proxy: bool,
         limits: &Limits,
     ) -> Option<(Place, Option<Overload>)> {
         let mut counts = self.lock();
@@ -140,7 +142,7 @@ impl Admission {
             Some(Overload::Connections)
         } else if counts.unauthenticated >= limits.max_unauthenticated {
             Some(Overload::Unauthenticated)
-        } else if from_address.unwrap_or(0) >= limits.max_unauthenticated_per_address {
+        } else if !is_proxy && from_address.unwrap_or(0) >= limits.max_unauthenticated_per_address {
             Some(Overload::UnauthenticatedFromAddress)
         } else {
             None
@@ -155,13 +157,6 @@ impl Admission {
         };
         counts.count(&standing, address);
         Some((Place { admission: Arc::clone(self), address, standing }, overload))
-    }
-
-    /// Whether as many unauthenticated connections come from this address as may, already.
-    pub(super) fn is_crowded(&self, address: IpAddr, limits: &Limits) -> bool {
-        let counts = self.lock();
-        let from_address = counts.by_address.get(&key(address)).copied().unwrap_or_default();
-        from_address >= limits.max_unauthenticated_per_address
     }
 
     /// Whether a handshake may begin now, from this address.
@@ -248,13 +243,18 @@ impl Place {
     }
 
     /// Where the connection really comes from, which may be elsewhere, by way of a proxy.
-    pub(super) fn comes_from(&mut self, address: Option<IpAddr>) {
-        if address != self.address {
+    pub(super) fn comes_from(&mut self, address: IpAddr, limits: &Limits) -> Result<(), Overload> {
+        if self.address != Some(address) {
             let mut counts = self.admission.lock();
+            let there = counts.by_address.get(&key(address)).copied().unwrap_or(0);
+            if there >= limits.max_unauthenticated_per_address {
+                return Err(Overload::UnauthenticatedFromAddress);
+            }
             counts.discount(&self.standing, self.address);
-            self.address = address;
+            self.address = Some(address);
             counts.count(&self.standing, self.address);
         }
+        Ok(())
     }
 
     /// The client is authenticated, and counts as such from now on.
@@ -306,7 +306,7 @@ mod tests {
     }
 
     fn enter(admission: &Arc<Admission>, address: &str) -> (Place, Option<Overload>) {
-        admission.enter(Some(ip(address)), &limits()).unwrap()
+        admission.enter(Some(ip(address)), false, &limits()).unwrap()
     }
 
     #[test]
@@ -333,7 +333,7 @@ mod tests {
         let mut places: Vec<Place> =
             (0..5).map(|n| enter(&admission, &format!("1.1.1.{n}")).0).collect();
         places[0].authenticated();
-        places[1].comes_from(Some(ip("9.9.9.9")));
+        places[1].comes_from(ip("9.9.9.9"), &limits()).unwrap();
         drop(places);
         let counts = admission.lock();
         let left = (counts.connections, counts.unauthenticated, counts.turned_away);
@@ -346,10 +346,10 @@ mod tests {
         let admission = Arc::new(Admission::default());
         let limits = Limits { max_connections: 0, ..limits() };
         let places: Vec<_> =
-            (0..MAX_TURNED_AWAY).map(|_| admission.enter(None, &limits).unwrap()).collect();
-        assert!(admission.enter(None, &limits).is_none());
+            (0..MAX_TURNED_AWAY).map(|_| admission.enter(None, false, &limits).unwrap()).collect();
+        assert!(admission.enter(None, false, &limits).is_none());
         drop(places);
-        assert!(admission.enter(None, &limits).is_some());
+        assert!(admission.enter(None, false, &limits).is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -21,6 +21,10 @@ pub enum AcceptError {
     /// The stream could not be opened: the TLS handshake failed or took too long.
     #[error("the connection could not be opened: {0}")]
     Open(#[source] io::Error),
+    /// The upgrade took too long: the peer is slow to ask or to read the answers, or asks for
+    /// other things.
+    #[error("the upgrade took too long")]
+    TimedOut,
     /// What the peer sent is not HTTP, or did not come in time, or the connection broke.
     #[error("the HTTP request failed")]
     Http(#[source] HttpError),
@@ -54,6 +58,7 @@ impl AcceptError {
             AcceptError::NotUpgraded => "not upgraded",
             AcceptError::Overloaded => "overloaded",
             AcceptError::Open(_) => "not opened",
+            AcceptError::TimedOut => "upgrade timed out",
             AcceptError::Http(_) => "http failed",
             AcceptError::Refused { error: AuthError::Unavailable(_), .. } => "auth unavailable",
             AcceptError::Refused { .. } => "auth refused",

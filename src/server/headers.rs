@@ -21,7 +21,7 @@ pub(super) fn tokens<'a>(
         .map(str::trim)
 }
 
-/// Whether an address is a trusted proxy's.
+/// Whether this is a trusted proxy's address.
 pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     let address = address.to_canonical();
     trusted.iter().any(|network| network.contains(&address))

@@ -5,6 +5,7 @@ use std::{net::IpAddr, sync::OnceLock};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
 
 use crate::{
     auth::Authenticator,
@@ -18,7 +19,7 @@ use super::{
     AcceptError, Entrance, HttpError, Server, Upgraded,
     admission::{Overload, Place},
     metrics::Handshake,
-    upgrade::{self, Gate, Upgrade},
+    upgrade::{self, Gate},
 };
 
 impl<A: Authenticator, R: Registry> Server<A, R> {
@@ -34,13 +35,16 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         peer: impl Into<Option<IpAddr>>,
     ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
         let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
-        let Ok(Entrance { mut place, overload: None, handshake, .. }) = self.enter(peer) else {
-            return (gate.turn_away(Overload::Connections), None);
+        let (mut place, handshake) = match self.enter(peer) {
+            Ok(Entrance { place, overload: None, handshake, .. }) => (place, handshake),
+            Ok(Entrance { overload: Some(overload), .. }) => {
+                return (gate.turn_away(overload), None);
+            }
+            Err(_) => return (gate.turn_away(Overload::Connections), None),
         };
         let upgrade = OnceLock::new();
-        let answer = gate.answer(&request, peer, &upgrade);
-        let upgrading = upgrade.into_inner().map(|Upgrade { version, address }| {
-            place.comes_from(address);
+        let answer = gate.answer(&request, peer, &mut place, &upgrade);
+        let upgrading = upgrade.into_inner().map(|version| {
             let on_upgrade = hyper::upgrade::on(&mut request);
             Upgrading { server: self.clone(), on_upgrade, version, place, handshake }
         });
@@ -65,8 +69,10 @@ impl<A: Authenticator, R: Registry> Upgrading<A, R> {
     /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
     pub async fn accept(self) -> Result<Connection<AuthenticatedClient>, AcceptError> {
         let Upgrading { server, on_upgrade, version, place, handshake } = self;
-        let stream = on_upgrade.await.map_err(|error| AcceptError::Http(HttpError(error)))?;
         let limits = &server.options.limits;
+        let stream = timeout(limits.upgrade_timeout, on_upgrade).await;
+        let stream = stream.map_err(|_| AcceptError::TimedOut)?;
+        let stream = stream.map_err(|error| AcceptError::Http(HttpError(error)))?;
         let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
         let (connection, driver) =
             server.authenticate(Upgraded { socket, version, place, handshake }).await?;

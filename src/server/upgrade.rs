@@ -3,7 +3,11 @@
 //! Status codes and bodies are the original's, so are the paths: `/ws` and below for the
 //! WebSocket, `/api/status` to see whether the service is up.
 
-use std::{convert::Infallible, net::IpAddr, sync::OnceLock};
+use std::{
+    convert::Infallible,
+    net::IpAddr,
+    sync::{Mutex, OnceLock, PoisonError},
+};
 
 use http_body_util::Full;
 use hyper::{
@@ -41,7 +45,6 @@ const NOT_READY_RETRY: u32 = 1;
 /// Answers HTTP requests until one of them is an upgrade, or the connection ends.
 pub(super) async fn upgrade<S>(
     stream: S,
-    peer: Option<IpAddr>,
     place: &mut Place,
     overload: Option<Overload>,
     gate: &Gate<'_>,
@@ -51,10 +54,15 @@ where
 {
     let limits = &gate.options.limits;
     let upgrade = OnceLock::new();
+    let peer = place.address();
+    let place = Mutex::new(place);
     let service = service_fn(async |request| {
         let answer = match overload {
             Some(overload) => gate.turn_away(overload),
-            None => gate.answer(&request, peer, &upgrade),
+            None => {
+                let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
+                gate.answer(&request, peer, &mut place, &upgrade)
+            }
         };
         Ok::<_, Infallible>(answer)
     });
@@ -67,10 +75,9 @@ where
         .without_shutdown()
         .await
         .map_err(|error| AcceptError::Http(HttpError(error)))?;
-    let Some(&Upgrade { version, address }) = upgrade.get() else {
+    let Some(&version) = upgrade.get() else {
         return Err(AcceptError::NotUpgraded);
     };
-    place.comes_from(address);
     let socket = websocket(parts.io.into_inner(), parts.read_buf, limits).await;
     Ok((socket, version))
 }
@@ -91,14 +98,6 @@ where
     Socket::new(stream.await, limits)
 }
 
-/// What was agreed on.
-#[derive(Clone, Copy)]
-pub(super) struct Upgrade {
-    pub(super) version: Version,
-    /// Where the client is, if that is known.
-    pub(super) address: Option<IpAddr>,
-}
-
 /// What decides on requests.
 pub(super) struct Gate<'a> {
     pub(super) options: &'a Options,
@@ -106,20 +105,22 @@ pub(super) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// The answer to one request. An upgrade leaves behind what was agreed on.
+    /// The answer to one request. An upgrade leaves behind the version that was agreed on, and the
+    /// connection in the place of the client that asked.
     pub(super) fn answer<B>(
         &self,
         request: &Request<B>,
         peer: Option<IpAddr>,
-        upgrade: &OnceLock<Upgrade>,
+        place: &mut Place,
+        upgrade: &OnceLock<Version>,
     ) -> Response<Full<Bytes>> {
         let path = request.uri().path();
         if path == "/ws" || path.starts_with("/ws/") {
             let address = peer
                 .map(|peer| client_address(peer, request.headers(), &self.options.trusted_proxies));
-            match self.negotiate(request, peer, address) {
+            match self.negotiate(request, place, address) {
                 Ok((version, accept)) => {
-                    let _ = upgrade.set(Upgrade { version, address });
+                    let _ = upgrade.set(version);
                     switching_protocols(version, &accept)
                 }
                 Err(refusal) => *refusal,
@@ -136,7 +137,7 @@ impl Gate<'_> {
     fn negotiate<B>(
         &self,
         request: &Request<B>,
-        peer: Option<IpAddr>,
+        place: &mut Place,
         address: Option<IpAddr>,
     ) -> Result<(Version, String), Box<Response<Full<Bytes>>>> {
         let bad_request = |reason: String| {
@@ -151,21 +152,14 @@ impl Gate<'_> {
         self.ready().map_err(|(reason, seconds)| {
             Box::new(later(StatusCode::SERVICE_UNAVAILABLE, reason, seconds))
         })?;
-        self.admit(peer, address).map_err(|overload| {
+        let limits = &self.options.limits;
+        let admitted = address.map_or(Ok(()), |address| place.comes_from(address, limits));
+        let admitted = admitted.and_then(|()| self.state.admission.handshake(address, limits));
+        admitted.map_err(|overload| {
             metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
         })?;
         Ok((version, derive_accept_key(key.as_bytes())))
-    }
-
-    /// Whether a handshake may begin now. Whoever comes by way of a proxy has not been counted
-    /// before, for it was not known who it is.
-    fn admit(&self, peer: Option<IpAddr>, address: Option<IpAddr>) -> Result<(), Overload> {
-        let (admission, limits) = (&self.state.admission, &self.options.limits);
-        if address != peer && address.is_some_and(|address| admission.is_crowded(address, limits)) {
-            return Err(Overload::UnauthenticatedFromAddress);
-        }
-        admission.handshake(address, limits)
     }
 
     /// The newest version that is offered and spoken here.
