@@ -326,6 +326,9 @@ impl JwtAuthenticator {
         Snapshot { generation, keys }: &Snapshot,
         now: UnixTime,
     ) -> Result<Judged, AuthError> {
+        if keys.keys().is_empty() {
+            return Err(AuthError::Unavailable("there are no keys".into()));
+        }
         let Some(cache) = &self.cache else {
             return self.rules.judge(signed_payload(token, keys)?.into(), now);
         };
@@ -362,9 +365,11 @@ impl Authenticator for JwtAuthenticator {
         request: &AuthRequest,
         now: UnixTime,
     ) -> Result<Verified, AuthError> {
+        // Before the verdict, so that no exchange is missed between it and the question.
+        let before = self.keys.as_ref().map_or(0, |keys| keys.snapshot().generation);
         let mut verdict = self.judge(request.token(), now);
         if let (Err(AuthError::UnknownKey), Some(keys)) = (&verdict, &self.keys)
-            && keys.look_for_new_keys().await
+            && keys.look_for_new_keys(before).await
         {
             verdict = self.judge(request.token(), now);
         }

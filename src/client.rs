@@ -3,7 +3,7 @@
 #[cfg(feature = "tls")]
 mod tls;
 
-use std::{io, time::Duration};
+use std::{future::pending, io, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -223,7 +223,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Upgraded<S> {
         let Upgraded { mut socket, version, limits } = self;
         let now = Instant::now().into_std();
         let mut session = ClientSession::new(now, limits.auth_timeout, version, client_id, token);
-        match transport::handshake(&mut socket, &mut session).await {
+        match transport::handshake(&mut socket, &mut session, pending()).await {
             Ok(Step::Authenticated(server)) => {
                 let occupant = Occupant::default();
                 let (connection, driver) =

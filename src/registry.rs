@@ -274,8 +274,9 @@ impl Registry for InProcessRegistry {
         client: &AuthenticatedClient,
         occupant: Occupant,
     ) -> Result<Registration, RegistryError> {
-        let deadline = Instant::now() + self.wait;
         loop {
+            // Whoever has the place has the whole wait to answer, even if it has just taken it.
+            let deadline = Instant::now() + self.wait;
             let mut incumbent = match self.claim(client, &occupant) {
                 Ok(registration) => return Ok(registration),
                 Err(_) if self.policy == DuplicatePolicy::Refuse => {

@@ -35,7 +35,7 @@ use std::{
     future::{Future, ready},
     io,
     net::IpAddr,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     time::Duration,
 };
 
@@ -57,7 +57,7 @@ use crate::{
     auth::{AuthError, Authenticator},
     registry::{InProcessRegistry, Occupant, Registry},
     session::{
-        AuthChangePolicy, AuthRequest, AuthenticatedClient, Identity, Limit, Refusal,
+        AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
         ServerSession, Verified,
     },
     transport::{self, Connection, Handle, Socket, Step},
@@ -102,7 +102,7 @@ struct State {
     live: Arc<LiveConnections>,
     admission: Arc<Admission>,
     /// After how many seconds to come back, once the service is going to stop.
-    draining: OnceLock<u32>,
+    draining: SetOnce<u32>,
     drained: SetOnce<()>,
 }
 
@@ -264,6 +264,11 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         }
     }
 
+    /// When the service is going to stop: how to close, and why.
+    async fn stops(&self) -> (Close, Cause) {
+        (live::stopping(*self.state.draining.wait().await), Cause::Drained)
+    }
+
     /// The way to the upgrade has its own task, so that a connection does not carry the size of
     /// it for life.
     async fn open_then_serve<O, OF, S, H, F>(
@@ -305,6 +310,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync,
         F: Future<Output = ()> + Send,
     {
+        let _busy = self.state.live.busy();
         let version = upgraded.version;
         // Boxed, so that the connection does not carry the size of it for life.
         let (connection, driver) = match Box::pin(self.authenticate(upgraded)).await {
@@ -375,6 +381,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let Options { limits, server_id, .. } = &*self.options;
+        let _busy = self.state.live.busy();
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
         let mut session =
@@ -382,7 +389,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let occupant = Occupant::default();
         let mut refused = None;
         loop {
-            match transport::handshake(&mut socket, &mut session).await {
+            match transport::handshake(&mut socket, &mut session, self.stops()).await {
                 Ok(Step::Authenticated(client)) => {
                     place.authenticated();
                     self.limit(&mut session, client.verified.identity());
@@ -407,7 +414,15 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     return Ok((connection, driver));
                 }
                 Ok(Step::Authenticate(request)) => {
-                    match timeout_at(deadline, self.admit(&request, &occupant)).await {
+                    let verdict = select! {
+                        verdict = timeout_at(deadline, self.admit(&request, &occupant)) => verdict,
+                        // The session is told so next.
+                        _ = self.stops() => {
+                            drop(request);
+                            continue;
+                        }
+                    };
+                    match verdict {
                         Ok(Ok(admitted)) => session.resolve_registered(request, Ok(admitted)),
                         Ok(Err(reason)) => {
                             let client_id = request.client_id().clone();

@@ -14,6 +14,7 @@ use std::{
     collections::{HashMap, VecDeque},
     future::ready,
     mem,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -135,15 +136,17 @@ pub(crate) enum Step<P> {
 }
 
 /// Drives a session to the next step of its handshake. What it wants sent is sent first; when it
-/// ends instead, the socket is closed as it says.
+/// ends instead, the socket is closed as it says; it is ended when `stop` says so.
 pub(crate) async fn handshake<S, X>(
     socket: &mut Socket<S>,
     session: &mut X,
+    stop: impl Future<Output = (Close, Cause)>,
 ) -> Result<Step<X::Peer>, End>
 where
     S: AsyncRead + AsyncWrite + Unpin,
     X: Session,
 {
+    let mut stop = pin!(stop);
     loop {
         while let Some(output) = session.poll_output() {
             match output {
@@ -168,6 +171,10 @@ where
         let happened = select! {
             happened = socket.next(session.wants_input()) => happened,
             () = until(session.deadline()) => Happened::Input(Input::Timeout),
+            (close, cause) = &mut stop => {
+                session.end(None, close, cause);
+                continue;
+            }
         };
         if let Happened::Input(input) = happened {
             hand_in(session, input);
@@ -226,9 +233,17 @@ struct Live<P> {
     /// Calls of the peer that are not answered.
     unanswered: usize,
     /// How to end as soon as all calls are answered.
-    drain: Option<(Close, Cause)>,
+    drain: Option<Draining>,
     /// A client that is authenticated wants to be so by another token.
     renewal: Option<AuthRequest>,
+}
+
+/// The end that waits for the answers to the calls that have arrived.
+struct Draining {
+    close: Close,
+    cause: Cause,
+    /// What has arrived is taken. Calls that come now are not, or there would be no end to it.
+    sealed: bool,
 }
 
 /// What has arrived and is not read yet.
@@ -318,6 +333,7 @@ where
             Instant::now().into_std(),
         ),
         pinged_for: 0,
+        was_flushed: true,
         write_timeout: limits.write_timeout,
         progress: None,
     };
@@ -340,13 +356,13 @@ where
             happened = socket.next(next.wants_input) => happened,
             () = until(next.deadline) => continue,
             () = shared.occupant.woken() => continue,
-            () = ready(()), if next.drained => {
-                shared.drained();
+            () = ready(()), if next.pauses => {
+                shared.paused();
                 continue;
             }
         };
         match happened {
-            Happened::Flushed => {}
+            Happened::Flushed | Happened::Sent => {}
             Happened::Heard => watch.heard(&shared.occupant),
             Happened::Input(input) => {
                 watch.heard(&shared.occupant);
@@ -375,6 +391,7 @@ struct Watch {
     keepalive: Keepalive,
     /// The latest sign of life that the registry asked for and the peer was pinged for.
     pinged_for: u64,
+    was_flushed: bool,
     write_timeout: Duration,
     /// Since when the network has taken nothing, and how much it had taken then.
     progress: Option<(std::time::Instant, u64)>,
@@ -402,6 +419,11 @@ impl Watch {
         if self.stuck_at().is_some_and(|stuck_at| stuck_at <= now) {
             return Some(Fault::Stuck);
         }
+        // A peer need not answer a ping that is on its way here: what holds it up has a deadline.
+        if !(socket.is_flushed() && self.was_flushed) {
+            self.keepalive.delayed(now);
+        }
+        self.was_flushed = socket.is_flushed();
         let challenged = occupant.challenged();
         if attention != Attention::Listening {
             // Silence is our own doing; but a peer that takes no answers may be gone.
@@ -443,8 +465,8 @@ struct Next {
     end: Option<End>,
     wants_input: bool,
     deadline: Option<std::time::Instant>,
-    /// Nothing is left to answer, and that is what the end waits for.
-    drained: bool,
+    /// The end waits for a moment in which nothing more has arrived, or has been answered.
+    pauses: bool,
 }
 
 impl<P> Shared<P> {
@@ -481,7 +503,10 @@ impl<P> Shared<P> {
             end: None,
             wants_input: listening,
             deadline: deadlines.min(),
-            drained: live.drain.is_some() && live.unanswered == 0,
+            pauses: live
+                .drain
+                .as_ref()
+                .is_some_and(|draining| !draining.sealed || live.unanswered == 0),
         }
     }
 
@@ -499,6 +524,7 @@ impl<P> Shared<P> {
                     socket.feed(frame);
                 }
                 Output::Message(message) => self.arrived(live, Unread::Message(message)),
+                Output::Call(..) if live.drain.as_ref().is_some_and(|it| it.sealed) => {}
                 Output::Call(request, question) => {
                     live.unanswered += 1;
                     self.arrived(live, Unread::Call(request, question));
@@ -557,11 +583,14 @@ impl<P> Shared<P> {
         self.sendable.notify_waiters();
     }
 
-    /// Everything is answered that has been asked, so the connection ends as it was told to.
-    fn drained(&self) {
+    /// What has arrived is taken; if all of it is answered, the connection ends as it was told to.
+    fn paused(&self) {
         let live = &mut *self.lock();
-        if let Some((close, cause)) = live.drain.take() {
-            live.session.end(None, close, cause);
+        let Some(draining) = &mut live.drain else { return };
+        draining.sealed = true;
+        if live.unanswered == 0 {
+            let Draining { close, cause, .. } = draining;
+            live.session.end(None, close.clone(), cause.clone());
         }
     }
 

@@ -63,7 +63,28 @@ impl JwtAuthenticator {
                 let user = &verified.identity().user_id;
                 findings.add("verdict", Some(true), format!("accepted, for user {user:?}"));
             }
-            Err(error) => findings.add("verdict", Some(false), error.to_string()),
+            Err(error) => {
+                if let AuthError::TooOld = error {
+                    let max = self.rules.max_age.unwrap_or_default();
+                    findings.add("age", Some(false), format!("more than {max} s since iat"));
+                }
+                if let AuthError::LifetimeTooLong = error {
+                    let max = self.rules.max_lifetime.unwrap_or_default();
+                    findings.add(
+                        "lifetime",
+                        Some(false),
+                        format!("more than {max} s from iat to exp"),
+                    );
+                }
+                if let AuthError::UserId = error {
+                    findings.add(
+                        "identity",
+                        Some(false),
+                        "no text that is not blank names the user",
+                    );
+                }
+                findings.add("verdict", Some(false), error.to_string());
+            }
         }
         findings.0
     }
@@ -73,26 +94,31 @@ impl JwtAuthenticator {
             return findings.add("header", None, "not looked at in insecure mode");
         };
         let keys = keys.keys();
-        let mut expected: Vec<&str> =
-            keys.keys().iter().map(|key| key.algorithm().as_str()).collect();
-        expected.dedup();
+        let mut expected: Vec<&str> = vec![];
+        for key in keys.keys() {
+            if !expected.contains(&key.algorithm().as_str()) {
+                expected.push(key.algorithm().as_str());
+            }
+        }
         let good = header.alg.text().is_some_and(|alg| expected.contains(&alg));
         let detail = format!("{}; must be one of {expected:?}", header.alg);
         findings.add("alg", Some(good), detail);
         if !header.kid.is_absent() {
             let kid = header.kid.text();
             let known = keys.keys().iter().any(|key| key.kid().is_none() || key.kid() == kid);
-            findings.add("kid", Some(known), header.kid.to_string());
+            // One that is no text chooses no key.
+            findings.add("kid", kid.map(|_| known), header.kid.to_string());
         }
-        for (subject, value) in [
-            ("crit", &header.crit),
-            ("b64", &header.b64),
-            ("zip", &header.zip),
-            ("enc", &header.enc),
-            ("cty", &header.cty),
+        for (subject, value, refused) in [
+            ("crit", &header.crit, true),
+            ("b64", &header.b64, !matches!(header.b64, Value::Bool(true))),
+            ("zip", &header.zip, true),
+            ("enc", &header.enc, true),
+            ("cty", &header.cty, header.cty.text().is_some_and(|c| c.eq_ignore_ascii_case("JWT"))),
         ] {
             if !value.is_absent() {
-                findings.add(subject, None, format!("{value}; extensions are refused"));
+                let detail = if refused { "; extensions are refused" } else { "" };
+                findings.add(subject, refused.then_some(false), format!("{value}{detail}"));
             }
         }
     }
@@ -116,22 +142,27 @@ impl JwtAuthenticator {
         let rules = self.rules();
         let leeway = i64::from(rules.leeway);
         let now = now.as_secs();
+        let (earliest, latest) = (now.saturating_sub(leeway), now.saturating_add(leeway));
         let times = [("iat", &claims.iat), ("nbf", &claims.nbf), ("exp", &claims.exp)];
         for (subject, claim) in times {
-            let required = rules.times_required && subject != "nbf";
+            let both = rules.times_required || rules.max_lifetime.is_some();
+            let required = match subject {
+                "iat" => both || rules.max_age.is_some(),
+                "exp" => both || rules.token_id_required,
+                _ => false,
+            };
             match claim {
                 Value::Absent => findings.absent(subject, required),
                 Value::Number(number) => {
                     // By how much the claim misses, if it does.
                     let over = match subject {
                         "exp" => number
-                            .cmp(now - leeway)
+                            .cmp(earliest)
                             .is_lt()
-                            .then(|| (now - leeway).saturating_sub(number.floor())),
-                        _ => number
-                            .cmp(now + leeway)
-                            .is_gt()
-                            .then(|| number.ceil().saturating_sub(now + leeway)),
+                            .then(|| earliest.saturating_sub(number.floor())),
+                        _ => {
+                            number.cmp(latest).is_gt().then(|| number.ceil().saturating_sub(latest))
+                        }
                     };
                     findings.time(subject, *number, now, leeway, over);
                 }

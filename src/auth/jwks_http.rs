@@ -100,7 +100,12 @@ impl JwksUrl {
     /// Fetches the keys now, then so often, and when a token names an unknown one, and puts them
     /// into the ring. If they cannot be fetched, those of before are used until they are too old.
     pub async fn keep(self, ring: KeyRing) -> Infallible {
-        let client = Client::builder()
+        let mut client = Client::builder();
+        if self.url.scheme() == "http" {
+            // What does not leave this machine must not leave it through a proxy.
+            client = client.no_proxy();
+        }
+        let client = client
             .redirect(redirect::Policy::none())
             .user_agent(concat!(env!("CARGO_PKG_NAME"), "/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -116,10 +121,10 @@ impl JwksUrl {
                     self.exchange(&ring, keys);
                 }
                 Err(error) if fetched.duration_since(fresh) > self.timing.max_age => {
-                    tracing::error!(url = %self.url, %error, "no JWK Set, and its keys are too old");
-                    ring.replace(self.url.as_str(), KeySet::default());
+                    tracing::error!(url = %self.name(), %error, "no JWK Set, and its keys are too old");
+                    ring.replace(self.name().as_str(), KeySet::default());
                 }
-                Err(error) => tracing::warn!(url = %self.url, %error, "no JWK Set this time"),
+                Err(error) => tracing::warn!(url = %self.name(), %error, "no JWK Set this time"),
             }
             drop(lookup.take());
             lookup = self.next_occasion(fetched, &mut lookups).await;
@@ -144,13 +149,22 @@ impl JwksUrl {
         }
     }
 
+    /// The URL without a password, as the log and the ring know it.
+    fn name(&self) -> Url {
+        let mut url = self.url.clone();
+        // It has a host, so it may have none of these.
+        let _ = url.set_username("");
+        let _ = url.set_password(None);
+        url
+    }
+
     /// Exchanges the keys if they are others than before.
     fn exchange(&self, ring: &KeyRing, keys: KeySet) {
         let named = |keys: &KeySet| format!("{keys:?}");
-        let before = ring.keys_of(self.url.as_str());
+        let before = ring.keys_of(self.name().as_str());
         if before.as_ref().map(named) != Some(named(&keys)) {
-            tracing::info!(url = %self.url, keys = %fingerprints(&keys), "new keys");
-            ring.replace(self.url.as_str(), keys);
+            tracing::info!(url = %self.name(), keys = %fingerprints(&keys), "new keys");
+            ring.replace(self.name().as_str(), keys);
         }
     }
 

@@ -236,11 +236,10 @@ impl KeyRing {
     }
 
     /// Asks the source that looks on demand, if there is one, and waits until it has looked.
-    /// Whether any keys were exchanged meanwhile.
-    pub(super) async fn look_for_new_keys(&self) -> bool {
+    /// Whether any keys were exchanged since the generation `before`.
+    pub(super) async fn look_for_new_keys(&self, before: u64) -> bool {
         let lookups = self.shared.lookups.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(lookups) = lookups else { return false };
-        let before = self.snapshot().generation;
         let (done, looked) = oneshot::channel();
         if lookups.send(Lookup { _done: done }).await.is_ok() {
             // Dropped without a value, always.

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashSet},
     future::{Future, ready},
     pin::Pin,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_lc_rs::digest::{self, SHA256};
@@ -43,6 +43,12 @@ pub trait ReplayGuard: Send + Sync + 'static {
     fn use_once<'a>(&'a self, token: TokenUse<'a>) -> ReplayAnswer<'a>;
 }
 
+impl<G: ReplayGuard> ReplayGuard for Arc<G> {
+    fn use_once<'a>(&'a self, token: TokenUse<'a>) -> ReplayAnswer<'a> {
+        G::use_once(self, token)
+    }
+}
+
 /// Why a token is not let through.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -73,10 +79,13 @@ type Key = [u8; 32];
 struct Used {
     keys: HashSet<Key>,
     by_end: BTreeMap<UnixTime, Vec<Key>>,
+    /// The latest time that was seen: what ended before it is forgotten, used or not.
+    latest: Option<UnixTime>,
 }
 
 impl Used {
     fn forget_expired(&mut self, now: UnixTime) {
+        self.latest = self.latest.max(Some(now));
         let live = self.by_end.split_off(&now);
         for key in std::mem::replace(&mut self.by_end, live).into_values().flatten() {
             self.keys.remove(&key);
@@ -99,7 +108,9 @@ impl InProcessReplayGuard {
         let key = key(token.issuer, token.token_id);
         let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         used.forget_expired(token.now);
-        if used.keys.contains(&key) {
+        // A clock that went backwards must not make a token new that was forgotten.
+        let forgotten = used.latest.is_some_and(|latest| token.until < latest);
+        if forgotten || used.keys.contains(&key) {
             return Err(ReplayError::Used);
         }
         if used.keys.len() >= self.capacity {

@@ -43,6 +43,8 @@ enum FileErrorReason {
     TooLarge,
     #[error("{0}")]
     Keys(KeySetError),
+    #[error("it is no JSON object of revocations")]
+    NoObject,
     #[error("it is no JSON object of revocations: {0}")]
     Revocations(serde_json::Error),
 }
@@ -53,8 +55,9 @@ impl KeyFile {
         KeyFile { path: path.into(), algorithms: algorithms.to_vec() }
     }
 
-    /// The name under which its keys are in a ring.
-    pub(super) fn source(&self) -> &str {
+    /// The name under which [`KeyFile::keep`] puts its keys into a ring. Put them there under it
+    /// from the beginning ([`KeyRing::replace`]), so that the first ones go when others come.
+    pub fn source(&self) -> &str {
         self.path.to_str().unwrap_or("file")
     }
 
@@ -97,6 +100,9 @@ impl RevocationFile {
     pub fn load(&self) -> Result<Revoked, FileError> {
         let error = |reason| FileError { path: self.path.clone(), reason };
         let text = read(&self.path).map_err(error)?;
+        if !text.trim_ascii_start().starts_with(b"{") {
+            return Err(error(FileErrorReason::NoObject));
+        }
         serde_json::from_slice(&text).map_err(|reason| error(FileErrorReason::Revocations(reason)))
     }
 
@@ -155,8 +161,7 @@ fn read(path: &Path) -> Result<Vec<u8>, FileErrorReason> {
     fs::read(path).map_err(FileErrorReason::Unreadable)
 }
 
-/// Calls `changed` whenever the file's content is another than the last time, for ever. What it
-/// was at the beginning has been seen.
+/// Calls `changed` now and whenever the file's content is another than the last time, for ever.
 async fn watch(
     path: PathBuf,
     every: Duration,
@@ -166,16 +171,15 @@ async fn watch(
         // Files may lie on a disk that is slow or gone.
         spawn_blocking(move || read(&path).map_err(|error| error.to_string())).await
     };
-    let mut seen = look(path.clone()).await.ok();
+    let mut seen = None;
     loop {
+        let now = look(path.clone()).await.ok();
+        if now.is_some() && now != seen {
+            seen = now;
+            if let Err(error) = changed() {
+                tracing::error!(%error, "a changed file cannot be used: what it said before still holds");
+            }
+        }
         sleep(every).await;
-        let Ok(now) = look(path.clone()).await else { continue };
-        if seen.as_ref() == Some(&now) {
-            continue;
-        }
-        seen = Some(now);
-        if let Err(error) = changed() {
-            tracing::error!(%error, "a changed file cannot be used: what it said before still holds");
-        }
     }
 }

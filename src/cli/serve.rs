@@ -367,17 +367,19 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     if let Some(instance_id) = instance_id.filter(|id| !id.trim().is_empty()) {
         server = server.with_server_id(instance_id);
     }
+    // Whoever reads the addresses may send signals.
+    let mut signals = Signals::new()?;
     print_addresses(&listener, admin.as_ref(), tls.is_some())
         .map_err(|error| format!("Cannot tell the address: {error}"))?;
     if let (Some(admin), Some(metrics)) = (admin, metrics) {
         tokio::spawn(admin::serve(admin, metrics, server.clone()));
     }
     let stop = async {
-        stop_signal().await;
+        signals.next().await;
         tracing::info!("asked to stop: no new clients, open calls are answered");
         select! {
             () = server.drain(drain) => tracing::info!("stopped"),
-            () = stop_signal() => tracing::warn!("asked again: stopping now"),
+            () = signals.next() => tracing::warn!("asked again: stopping now"),
         }
     };
     match tls {
@@ -453,17 +455,42 @@ async fn listen(
         .map_err(|error| format!("Cannot listen on port {port} (HTTP_PORT): {error}"))
 }
 
-/// Waits until the process is asked to stop.
-async fn stop_signal() {
-    #[cfg(unix)]
-    {
+/// The signals that ask the process to stop. None is missed from the moment this is there.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> Result<Signals, String> {
         use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-            }
+        let listen = |kind| signal(kind).map_err(|error| format!("Cannot take signals: {error}"));
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
-    let _ = tokio::signal::ctrl_c().await;
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> Result<Signals, String> {
+        Ok(Signals)
+    }
+
+    async fn next(&mut self) {
+        let _ = tokio::signal::ctrl_c().await;
+    }
 }

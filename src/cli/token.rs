@@ -1,10 +1,10 @@
 //! `satellite token`: prints a token, or explains one.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use electric_satellite::{
-    auth::{Algorithm, JwtAuthenticator, Minter},
+    auth::{Algorithm, Authenticator, JwtAuthenticator, Minter},
     session::UnixTime,
 };
 use serde_json::{Map, Value, json};
@@ -62,6 +62,7 @@ impl MintToken {
             Ok(token) => token,
             Err(reason) => return fail(reason),
         };
+        wait_for_keys(&authenticator);
         let findings = authenticator.explain(&token, UnixTime::now());
         for finding in &findings {
             println!("{finding}");
@@ -125,5 +126,24 @@ impl MintToken {
             claims.retain(|_, value| !value.is_null());
         }
         Ok(Value::Object(claims))
+    }
+}
+
+/// Keys from a URL are fetched by what keeps them fresh.
+fn wait_for_keys(authenticator: &JwtAuthenticator) {
+    let none = || authenticator.keys().is_some_and(|ring| ring.keys().keys().is_empty());
+    let there = async {
+        while none() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if let Ok(runtime) = tokio::runtime::Runtime::new() {
+        runtime.block_on(async {
+            tokio::select! {
+                () = there => {}
+                () = authenticator.keep_fresh() => {}
+                () = tokio::time::sleep(Duration::from_secs(10)) => {}
+            }
+        });
     }
 }

@@ -11,7 +11,7 @@ use std::{
 
 use tokio::{
     sync::watch,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
@@ -52,6 +52,7 @@ impl Default for Drain {
 pub(super) struct LiveConnections {
     table: Mutex<HashMap<u64, Handle<AuthenticatedClient>>>,
     count: watch::Sender<usize>,
+    busy: watch::Sender<usize>,
     next: AtomicU64,
 }
 
@@ -67,6 +68,15 @@ impl Drop for Entry {
     }
 }
 
+/// Something that a service should not stop in the middle of.
+pub(super) struct Busy(Arc<LiveConnections>);
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.busy.send_modify(|busy| *busy -= 1);
+    }
+}
+
 /// How a connection is closed because the service stops.
 pub(super) fn stopping(retry_after: u32) -> Close {
     Close { code: 1001, reason: format!("Service stops, retry after {retry_after} s").into() }
@@ -79,6 +89,12 @@ pub(super) fn revoke(connection: &Handle<AuthenticatedClient>) {
 }
 
 impl LiveConnections {
+    /// Takes note of a handshake or a handler, as long as it goes on.
+    pub(super) fn busy(self: &Arc<Self>) -> Busy {
+        self.busy.send_modify(|busy| *busy += 1);
+        Busy(Arc::clone(self))
+    }
+
     pub(super) fn enter(self: &Arc<Self>, connection: Handle<AuthenticatedClient>) -> Entry {
         let key = self.next.fetch_add(1, Ordering::Relaxed);
         self.change(|table| drop(table.insert(key, connection)));
@@ -119,24 +135,30 @@ impl LiveConnections {
         }
     }
 
-    /// Ends all connections, as their handlers come to an end with them. New ones must not come.
+    /// Ends all connections, and waits for their handlers. New ones must not come.
     pub(super) async fn drain(&self, Drain { spread, grace, retry_after }: Drain) {
         let close = stopping(retry_after);
+        let deadline = Instant::now() + grace.max(spread);
         let tell_all = async {
             let connections = self.all();
             let pause = spread / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
-            for connection in connections {
+            for (nth, connection) in connections.into_iter().enumerate() {
+                if nth > 0 {
+                    sleep(pause).await;
+                }
                 connection.drain(close.clone());
-                sleep(pause).await;
             }
             self.all_gone().await;
         };
-        if timeout(grace.max(spread), tell_all).await.is_err() {
+        if timeout_at(deadline, tell_all).await.is_err() {
             for connection in self.all() {
                 connection.end(None, close.clone(), Cause::Drained);
             }
             self.all_gone().await;
         }
+        // Handlers that have lost their connection, and the last words to who was not let in.
+        let mut busy = self.busy.subscribe();
+        let _ = timeout_at(deadline, busy.wait_for(|busy| *busy == 0)).await;
     }
 
     async fn all_gone(&self) {

@@ -20,7 +20,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_tungstenite::{
     WebSocketStream,
@@ -67,8 +67,9 @@ where
         Ok::<_, Infallible>(answer)
     });
     let parts = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.upgrade_timeout)
+        // All of it has one deadline, which is the caller's: the requests, and the reading of the
+        // answers.
+        .header_read_timeout(None)
         .max_buf_size(limits.max_head)
         .keep_alive(overload.is_none())
         .serve_connection(TokioIo::new(stream), service)

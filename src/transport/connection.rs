@@ -24,7 +24,7 @@ use crate::{
     },
 };
 
-use super::{Shared, Unread};
+use super::{Draining, Shared, Unread};
 
 /// A connection on which the handshake is over: it cannot be had before, and who is at the other
 /// end does not change while it lives.
@@ -270,7 +270,8 @@ impl<P> Handle<P> {
 
     /// Ends the connection when every call that has arrived is answered.
     pub(crate) fn drain(&self, close: Close) {
-        self.0.lock().drain = Some((close, Cause::Drained));
+        let draining = Draining { close, cause: Cause::Drained, sealed: false };
+        self.0.lock().drain.get_or_insert(draining);
         self.0.occupant.wake();
     }
 }

@@ -36,6 +36,11 @@ impl Keepalive {
         self.pinged.get_or_insert(now);
     }
 
+    /// A ping that has been sent has not left yet.
+    pub(super) fn delayed(&mut self, now: Instant) {
+        self.pinged = self.pinged.map(|_| now);
+    }
+
     pub(super) fn due(&mut self, now: Instant) -> Due {
         if self.deadline().is_none_or(|deadline| now < deadline) {
             return Due::Nothing;

@@ -13,13 +13,14 @@ pub(crate) struct Metered<S> {
     stream: S,
     /// How many bytes may still be read; nothing for any number.
     budget: Option<usize>,
+    received: u64,
     written: u64,
 }
 
 impl<S> Metered<S> {
     /// A stream of which so many bytes may be read.
     pub(crate) fn new(stream: S, budget: usize) -> Metered<S> {
-        Metered { stream, budget: Some(budget), written: 0 }
+        Metered { stream, budget: Some(budget), received: 0, written: 0 }
     }
 
     /// Any number of bytes may be read from now on.
@@ -30,6 +31,11 @@ impl<S> Metered<S> {
     /// Whether the peer has sent more than it may.
     pub(super) fn is_exhausted(&self) -> bool {
         self.budget == Some(0)
+    }
+
+    /// How many bytes have come.
+    pub(super) fn received(&self) -> u64 {
+        self.received
     }
 
     /// How many bytes the network has taken.
@@ -51,15 +57,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let Some(budget) = self.budget else {
-            return Pin::new(&mut self.stream).poll_read(cx, buffer);
-        };
-        if budget == 0 {
+        if self.is_exhausted() {
             return Poll::Ready(Err(io::Error::other("more bytes than are accepted")));
         }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.stream).poll_read(cx, buffer))?;
-        self.budget = Some(budget.saturating_sub(buffer.filled().len() - before));
+        let read = buffer.filled().len() - before;
+        self.received += read as u64;
+        self.budget = self.budget.map(|budget| budget.saturating_sub(read));
         Poll::Ready(Ok(()))
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     future::poll_fn,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -30,15 +30,22 @@ pub(crate) struct Socket<S> {
     /// Boxed, because futures keep a copy of what is moved into them.
     stream: Box<WebSocketStream<Metered<S>>>,
     flushed: bool,
+    /// Answers to pings that have not left.
+    owed: usize,
     max_message: usize,
     close_timeout: Duration,
 }
+
+/// How many pings may wait for their answers to leave before no more is read.
+const MAX_OWED: usize = 64;
 
 /// What happened on a socket.
 pub(super) enum Happened {
     /// Everything queued has left.
     Flushed,
-    /// A ping or a pong came.
+    /// Some of it has.
+    Sent,
+    /// A ping or a pong came, or a part of a message.
     Heard,
     /// Something came that concerns the session.
     Input(Input),
@@ -64,6 +71,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket {
             stream: Box::new(stream),
             flushed: true,
+            owed: 0,
             max_message: limits.max_message_before_auth,
             close_timeout: limits.close_timeout,
         }
@@ -101,29 +109,47 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Sends what is queued and, if input is wanted, waits for some. Cancel-safe.
     pub(super) async fn next(&mut self, wants_input: bool) -> Happened {
         poll_fn(|cx| {
-            if !self.flushed
-                && let Poll::Ready(flushed) = self.stream.poll_flush_unpin(cx)
-            {
-                self.flushed = true;
-                return Poll::Ready(match flushed {
-                    Ok(()) => Happened::Flushed,
-                    Err(error) => Happened::Input(self.failed(&error)),
-                });
+            if !self.flushed {
+                let before = self.written();
+                match self.stream.poll_flush_unpin(cx) {
+                    Poll::Ready(flushed) => {
+                        self.flushed = true;
+                        self.owed = 0;
+                        return Poll::Ready(match flushed {
+                            Ok(()) => Happened::Flushed,
+                            Err(error) => Happened::Input(self.failed(&error)),
+                        });
+                    }
+                    Poll::Pending if self.written() > before => {
+                        return Poll::Ready(Happened::Sent);
+                    }
+                    Poll::Pending => {}
+                }
             }
-            if wants_input { self.poll_input(cx) } else { Poll::Pending }
+            // A peer that pings and does not read must not make us keep its pongs.
+            if wants_input && self.owed < MAX_OWED { self.poll_input(cx) } else { Poll::Pending }
         })
         .await
     }
 
     fn poll_input(&mut self, cx: &mut Context<'_>) -> Poll<Happened> {
-        let Some(message) = ready!(self.stream.poll_next_unpin(cx)) else {
-            return Poll::Ready(Happened::Input(Input::Closed(None)));
-        };
-        let input = match message {
-            // The library has answered a ping.
-            Ok(Message::Ping(_) | Message::Pong(_) | Message::Frame(_)) => {
+        let before = self.stream.get_ref().received();
+        let message = match self.stream.poll_next_unpin(cx) {
+            Poll::Ready(Some(message)) => message,
+            Poll::Ready(None) => return Poll::Ready(Happened::Input(Input::Closed(None))),
+            Poll::Pending if self.stream.get_ref().received() > before => {
                 return Poll::Ready(Happened::Heard);
             }
+            Poll::Pending => return Poll::Pending,
+        };
+        let input = match message {
+            Ok(Message::Ping(_)) => {
+                // The library has queued an answer.
+                self.flushed = false;
+                self.owed += 1;
+                return Poll::Ready(Happened::Heard);
+            }
+            Ok(Message::Pong(_) | Message::Frame(_)) => return Poll::Ready(Happened::Heard),
             Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
                 Input::Fault(Fault::TooLarge)
             }
