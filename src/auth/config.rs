@@ -9,7 +9,7 @@ use base64::{
 };
 
 use super::{
-    Algorithm, ClaimRules, InProcessReplayGuard, JwtAuthenticator, Key, KeyError, KeyFile, KeyRing,
+    Algorithm, ClaimRules, InProcessReplayGuard, JwtAuthenticator, Key, KeyFile, KeyRing, KeySet,
     Minter, RevocationFile, RevocationList, source::Source,
 };
 
@@ -58,7 +58,7 @@ pub const VARIABLES: &[Variable] = &[
     secure_only(
         KEY,
         "KEY",
-        "The shared secret (HS*), or the public key or certificate in PEM (all others)",
+        "The shared secret (HS*), or public keys or certificates in PEM, or a JWK (all others)",
     ),
     secure_only(KEY_IS_BASE64, "BOOL", "Whether the shared secret is given in base64"),
     variable(NAMESPACE, "CLAIM", "The claim, an object, that holds the user's id"),
@@ -313,7 +313,7 @@ fn keys(vars: &Vars<'_>, algorithms: &[Algorithm], ring: &KeyRing) -> Vec<Source
             _ if algorithms.len() > 1 => {
                 vars.error(ALG, "has several algorithms, but AUTH_JWT_KEY is for one");
             }
-            Ok(key) => ring.replace(KEY, key),
+            Ok(keys) => ring.replace(KEY, keys),
             Err(error) => vars.errors.borrow_mut().push(error),
         }
     }
@@ -403,21 +403,20 @@ fn secret(key: &str, base64: bool) -> Result<Cow<'_, [u8]>, ConfigError> {
     }
 }
 
-fn parse_key(algorithm: Algorithm, key: &str, base64: bool) -> Result<Key, ConfigError> {
-    let parsed = match algorithm.is_symmetric() {
-        true => Key::from_secret(algorithm, &secret(key, base64)?),
-        false => Key::from_pem(algorithm, key.as_bytes()),
-    };
-    parsed.map_err(|reason| match reason {
-        KeyError::TooShort { .. } | KeyError::NotASecret { .. } => error(KEY, reason.to_string()),
-        KeyError::Invalid { algorithm } => error(
+fn parse_key(algorithm: Algorithm, key: &str, base64: bool) -> Result<KeySet, ConfigError> {
+    if algorithm.is_symmetric() {
+        let key = Key::from_secret(algorithm, &secret(key, base64)?);
+        return key.map(KeySet::from).map_err(|reason| error(KEY, reason.to_string()));
+    }
+    KeySet::parse(&[algorithm], key.as_bytes()).map_err(|_| {
+        error(
             KEY,
             format!(
                 "is not a valid key for AUTH_JWT_ALG={algorithm} or it has invalid format. It must \
                  be a public key in PEM, including the lines \"-----BEGIN PUBLIC KEY-----\" and \
-                 \"-----END PUBLIC KEY-----\""
+                 \"-----END PUBLIC KEY-----\", or a JWK"
             ),
-        ),
+        )
     })
 }
 

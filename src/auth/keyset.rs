@@ -32,7 +32,7 @@ pub struct KeySet {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// A JWK Set is `{"keys":[…]}`.
-    #[error("no JWK Set: it must be a JSON object with an array \"keys\"")]
+    #[error("no JWK Set: it must be a JSON object with an array \"keys\", or one JWK")]
     NoJwkSet,
     /// None of the keys can be used.
     #[error("none of its {0} keys can verify with the configured algorithms")]
@@ -56,7 +56,8 @@ impl KeySet {
         KeySet { keys: keys.into_iter().collect() }
     }
 
-    /// Reads a JWK Set if the text is a JSON object, else public keys in PEM, one or several.
+    /// Reads a JWK or a JWK Set if the text is a JSON object, else public keys in PEM, one or
+    /// several.
     ///
     /// # Errors
     ///
@@ -68,7 +69,8 @@ impl KeySet {
         }
     }
 
-    /// Reads a JWK Set ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
+    /// Reads a JWK Set ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)), or one
+    /// JWK by itself.
     ///
     /// A key is used with the algorithm that its `alg` names, or else with those of the given
     /// algorithms that take its kind; never with another. Keys that are not for verifying
@@ -80,10 +82,25 @@ impl KeySet {
     /// It is no JWK Set, or no key in it can be used.
     pub fn from_jwks(algorithms: &[Algorithm], json: &[u8]) -> Result<KeySet, KeySetError> {
         #[derive(Deserialize)]
-        struct Jwks {
-            keys: Vec<serde_json::Value>,
+        #[serde(untagged)]
+        enum Jwks {
+            Set { keys: Vec<serde_json::Value> },
+            One(Box<Jwk>),
         }
-        let Jwks { keys } = serde_json::from_slice(json).map_err(|_| KeySetError::NoJwkSet)?;
+        // What is written as an array could be read as either.
+        if !json.trim_ascii_start().starts_with(b"{") {
+            return Err(KeySetError::NoJwkSet);
+        }
+        let keys = match serde_json::from_slice(json).map_err(|_| KeySetError::NoJwkSet)? {
+            Jwks::Set { keys } => keys,
+            Jwks::One(jwk) => {
+                let keys = usable(&jwk, algorithms);
+                return match keys.is_empty() {
+                    true => Err(KeySetError::NoUsableKey(1)),
+                    false => Ok(KeySet::new(keys)),
+                };
+            }
+        };
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);
         }
@@ -312,6 +329,8 @@ mod tests {
             assert_eq!(error, KeySetError::NoUsableKey(1), "{unusable}");
         }
         assert_eq!(jwks("").unwrap_err(), KeySetError::NoUsableKey(0));
+        let alone = KeySet::parse(&[Algorithm::EdDSA], format!(" {{{ed}}}").as_bytes()).unwrap();
+        assert_eq!(alone.keys()[0].fingerprint(), good.keys()[0].fingerprint());
         let error = KeySet::parse(&[Algorithm::EdDSA], b" {\"key\":[]}").unwrap_err();
         assert_eq!(error, KeySetError::NoJwkSet);
     }
