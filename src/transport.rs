@@ -222,6 +222,8 @@ struct Live<P> {
     session: Box<dyn Session<Peer = P> + Send>,
     unread: VecDeque<Unread>,
     unread_bytes: usize,
+    /// Nobody will read.
+    deaf: bool,
     /// Our calls that wait for an answer.
     calls: HashMap<CallId, oneshot::Sender<Result<Reply, CallError>>>,
     /// Bytes of the stream that the session has and the socket has not.
@@ -253,6 +255,16 @@ enum Unread {
 }
 
 impl<P> Live<P> {
+    /// Answers what nobody will read.
+    fn refuse(&mut self, unread: Unread) {
+        if let Unread::Call(_, question) = unread {
+            self.unanswered = self.unanswered.saturating_sub(1);
+            let internal = SatErrorResp::of(ErrorCode::Internal);
+            // It can only fail if the connection has ended.
+            let _ = self.session.answer(question, Err(internal));
+        }
+    }
+
     /// The socket has so many bytes more, some of them of the stream.
     fn fed(&mut self, bytes: usize) {
         let stream = mem::take(&mut self.unsent).min(bytes);
@@ -316,6 +328,7 @@ where
             session: Box::new(session),
             unread: VecDeque::new(),
             unread_bytes: 0,
+            deaf: false,
             calls: HashMap::new(),
             unsent: 0,
             unflushed: 0,
@@ -551,6 +564,9 @@ impl<P> Shared<P> {
     }
 
     fn arrived(&self, live: &mut Live<P>, unread: Unread) {
+        if live.deaf {
+            return live.refuse(unread);
+        }
         live.unread_bytes += unread.bytes();
         live.unread.push_back(unread);
         self.readable.notify_one();

@@ -3,6 +3,7 @@
 use std::{
     fmt,
     marker::PhantomData,
+    mem,
     pin::pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -42,7 +43,8 @@ pub struct Sender<P> {
     guard: Arc<Guard<P>>,
 }
 
-/// The half of a connection that receives.
+/// The half of a connection that receives. When it is dropped, what arrives is dropped too, and
+/// calls are refused with INTERNAL.
 pub struct Receiver<P> {
     guard: Arc<Guard<P>>,
 }
@@ -273,6 +275,25 @@ impl<P> Handle<P> {
         let draining = Draining { close, cause: Cause::Drained, sealed: false };
         self.0.lock().drain.get_or_insert(draining);
         self.0.occupant.wake();
+    }
+}
+
+impl<P> Drop for Receiver<P> {
+    /// Nobody reads any more: what arrives is dropped, and calls are refused, so that the driver
+    /// goes on to listen for the end.
+    fn drop(&mut self) {
+        if Arc::strong_count(&self.guard) == 1 {
+            // The last to go: the connection is closed, and in a friendlier way than by refusals.
+            return;
+        }
+        let shared = &self.guard.0;
+        let live = &mut *shared.lock();
+        live.deaf = true;
+        for unread in mem::take(&mut live.unread) {
+            live.refuse(unread);
+        }
+        live.unread_bytes = 0;
+        shared.occupant.wake();
     }
 }
 
