@@ -131,6 +131,11 @@ impl Occupant {
         self.shared.challenges.load(Ordering::Acquire)
     }
 
+    /// Whether a sign of life is wanted and was not given.
+    pub(crate) fn is_challenged(&self) -> bool {
+        self.challenged() > self.shared.answered.load(Ordering::Acquire)
+    }
+
     /// The peer has been heard after it was pinged for this challenge.
     pub(crate) fn answer(&self, challenge: u64) {
         self.shared.answered.fetch_max(challenge, Ordering::AcqRel);

@@ -248,6 +248,9 @@ struct Draining {
     sealed: bool,
 }
 
+/// How much more is taken while a sign of life is wanted.
+const CHALLENGED_TIMES: usize = 16;
+
 /// What has arrived and is not read yet.
 enum Unread {
     Message(Message),
@@ -584,9 +587,12 @@ impl<P> Shared<P> {
         }
     }
 
-    /// Whether the application is to be given more to read.
+    /// Whether the application is to be given more to read. When a sign of life is wanted, more
+    /// is taken than otherwise, for it may stand behind what is unread; so may the peer's close.
     fn has_room(&self, live: &Live<P>) -> bool {
-        live.unread.len() < self.max_unread_messages && live.unread_bytes < self.max_unread_bytes
+        let times = if self.occupant.is_challenged() { CHALLENGED_TIMES } else { 1 };
+        live.unread.len() < self.max_unread_messages.saturating_mul(times)
+            && live.unread_bytes < self.max_unread_bytes.saturating_mul(times)
     }
 
     /// It is over: everybody who waits learns it.
