@@ -118,7 +118,7 @@ impl<A, R> Clone for Server<A, R> {
 }
 
 impl<A: Authenticator> Server<A> {
-    /// A server with this authenticator, the default [`Limits`], every version from 0.6 to 0.12,
+    /// A server with this authenticator, the default [`Limits`](transport::Limits), every version from 0.6 to 0.12,
     /// a registry in this process and a random instance id.
     pub fn new(authenticator: A) -> Server<A> {
         let options = Options::new(authenticator.warning());
@@ -201,7 +201,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 
     /// The same as [`Server::serve`], where each connection is taken through `open` first, such
-    /// as a TLS handshake. That counts into [`upgrade_timeout`](Limits::upgrade_timeout).
+    /// as a TLS handshake. That counts into [`upgrade_timeout`](transport::Limits::upgrade_timeout).
     pub async fn serve_over<O, OF, S, H, F>(&self, listener: TcpListener, open: O, handler: H)
     where
         O: Fn(TcpStream) -> OF + Clone + Send + Sync + 'static,
