@@ -133,7 +133,7 @@ impl Client {
         Client { tls: Some(tls), ..self }
     }
 
-    /// Whether the URL asks for TLS, so that [`Client::secure`] is a step of its own.
+    /// Whether the URL asks for TLS, so that the TLS handshake (`secure`) is a step of its own.
     pub fn is_secure(&self) -> bool {
         self.secure
     }

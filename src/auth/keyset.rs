@@ -32,7 +32,7 @@ pub struct KeySet {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KeySetError {
     /// A JWK Set is `{"keys":[…]}`.
-    #[error("no JWK Set: it must be a JSON object with an array \"keys\", or one JWK")]
+    #[error("no JWK Set: it must be a JSON object with an array \"keys\"")]
     NoJwkSet,
     /// None of the keys can be used.
     #[error("none of its {0} keys can verify with the configured algorithms")]
@@ -63,14 +63,16 @@ impl KeySet {
     ///
     /// See [`KeySet::from_jwks`] and [`KeySet::from_pem`].
     pub fn parse(algorithms: &[Algorithm], text: &[u8]) -> Result<KeySet, KeySetError> {
-        match text.trim_ascii_start().first() {
-            Some(b'{') => KeySet::from_jwks(algorithms, text),
-            _ => KeySet::from_pem(algorithms, text),
+        if text.trim_ascii_start().first() != Some(&b'{') {
+            return KeySet::from_pem(algorithms, text);
+        }
+        match serde_json::from_slice::<Jwk>(text) {
+            Ok(jwk) => KeySet::not_empty(usable(&jwk, algorithms), 1),
+            Err(_) => KeySet::from_jwks(algorithms, text),
         }
     }
 
-    /// Reads a JWK Set ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)), or one
-    /// JWK by itself.
+    /// Reads a JWK Set ([RFC 7517 §5](https://www.rfc-editor.org/rfc/rfc7517#section-5)).
     ///
     /// A key is used with the algorithm that its `alg` names, or else with those of the given
     /// algorithms that take its kind; never with another. Keys that are not for verifying
@@ -82,32 +84,25 @@ impl KeySet {
     /// It is no JWK Set, or no key in it can be used.
     pub fn from_jwks(algorithms: &[Algorithm], json: &[u8]) -> Result<KeySet, KeySetError> {
         #[derive(Deserialize)]
-        #[serde(untagged)]
-        enum Jwks {
-            Set { keys: Vec<serde_json::Value> },
-            One(Box<Jwk>),
+        struct Jwks {
+            keys: Vec<serde_json::Value>,
         }
-        // What is written as an array could be read as either.
+        // A struct could be read from an array, too.
         if !json.trim_ascii_start().starts_with(b"{") {
             return Err(KeySetError::NoJwkSet);
         }
-        let keys = match serde_json::from_slice(json).map_err(|_| KeySetError::NoJwkSet)? {
-            Jwks::Set { keys } => keys,
-            Jwks::One(jwk) => {
-                let keys = usable(&jwk, algorithms);
-                return match keys.is_empty() {
-                    true => Err(KeySetError::NoUsableKey(1)),
-                    false => Ok(KeySet::new(keys)),
-                };
-            }
-        };
+        let Jwks { keys } = serde_json::from_slice(json).map_err(|_| KeySetError::NoJwkSet)?;
         if keys.len() > MAX_KEYS {
             return Err(KeySetError::TooManyKeys);
         }
         let count = keys.len();
         let jwks = keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
-        let set = KeySet::new(jwks.flat_map(|jwk| usable(&jwk, algorithms)));
-        if set.keys.is_empty() { Err(KeySetError::NoUsableKey(count)) } else { Ok(set) }
+        KeySet::not_empty(jwks.flat_map(|jwk| usable(&jwk, algorithms)).collect(), count)
+    }
+
+    /// The keys that can be used, of so many.
+    fn not_empty(keys: Vec<Key>, of: usize) -> Result<KeySet, KeySetError> {
+        if keys.is_empty() { Err(KeySetError::NoUsableKey(of)) } else { Ok(KeySet { keys }) }
     }
 
     /// Reads public keys or certificates in PEM, each for the first of these algorithms that
