@@ -136,7 +136,7 @@ async fn what_is_sent_behind_the_request_arrives() {
     bytes.extend(authenticate("client", &unsigned_token()));
     stream.write_all(&bytes).await.expect("there is room");
     assert_eq!(read_answer(&mut stream).await.expect("an answer").status, 101);
-    assert_eq!(raw::next_frame(&mut stream).await.expect("a welcome").0, 2);
+    assert_eq!(raw::read_frame(&mut stream).await.expect("a welcome").0, 2);
 }
 
 #[tokio::test(start_paused = true)]

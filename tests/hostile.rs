@@ -41,7 +41,7 @@ use tokio::{
 };
 
 use raw::{
-    BINARY, WebSocket, authenticate, bad_token, call, frame, good_token, guarded, head,
+    BINARY, WebSocket, authenticate, bad_token, call, frame, frame_head, good_token, guarded,
     read_answer, read_close, unsigned_token, upgrade_request,
 };
 use service::{Service, connect_from, eventually, loopback, secure};
@@ -492,7 +492,7 @@ fn slowly_after_the_upgrade(attacks: &mut Attacks) {
     });
     attacks.add("websocket: a large message announced", 20, IN_TIME, async |peer: Peer| {
         // Within what an authenticated client may send, and never sent.
-        fate_of(peer, head(BINARY, 16 * 1024 * 1024)).await
+        fate_of(peer, frame_head(BINARY, 16 * 1024 * 1024)).await
     });
     attacks.add(
         "websocket: the end, half-way",
@@ -518,7 +518,7 @@ fn with_frames(attacks: &mut Attacks) {
     attacks.add("websocket: lengths that cannot be", 20, &["close 1009", "close 1002"], {
         async |peer: Peer| {
             let lengths = [17 << 20, 1 << 31, 1 << 32, i64::MAX as u64, 1 << 63, u64::MAX];
-            fate_of(peer, head(BINARY, lengths[peer.n % lengths.len()])).await
+            fate_of(peer, frame_head(BINARY, lengths[peer.n % lengths.len()])).await
         }
     });
     attacks.add("websocket: reserved bits", 21, BREACH, async |peer: Peer| {
@@ -662,7 +662,7 @@ fn after_authentication(attacks: &mut Attacks) {
         let read = async {
             let upgraded = read_answer(&mut reader).await.is_some_and(|it| it.status == 101);
             for n in 0..=CALLS {
-                match raw::next_frame(&mut reader).await {
+                match raw::read_frame(&mut reader).await {
                     Some((2, _)) if upgraded => {}
                     other => return format!("answer {n}: {other:?}"),
                 }
@@ -673,7 +673,7 @@ fn after_authentication(attacks: &mut Attacks) {
     });
     attacks.add("authenticated: an oversized message", 10, &["close 1009"], async |peer: Peer| {
         let Some(mut socket) = peer.enter(&good_token()).await else { return "refused".into() };
-        socket.send(&head(BINARY, 17 << 20)).await;
+        socket.send(&frame_head(BINARY, 17 << 20)).await;
         socket.close().await.map_or("cut off".into(), |(code, _)| format!("close {code}"))
     });
     const SUBSCRIBING: &[&str] = &["not read, not listened to"];

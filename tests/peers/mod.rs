@@ -4,6 +4,8 @@
 //! leaps to the next timer. So what is heard is heard at an exact time, whatever the machine does.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+#[path = "../octets/mod.rs"]
+mod octets;
 #[path = "../conversations/words.rs"]
 pub(crate) mod words;
 
@@ -18,12 +20,10 @@ use electric_satellite::{
     transport::Connection,
     wire::{Message, Reply, Request, proto::SatAuthReq},
 };
+pub(crate) use octets::*;
 use serde_json::{Value, json};
 use tokio::{
-    io::{
-        AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf,
-        duplex, split,
-    },
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split},
     sync::{Mutex, mpsc},
     task::JoinHandle,
     time::Instant,
@@ -334,49 +334,6 @@ async fn read(
     }
 }
 
-/// The opcode and the payload of a server's next frame; nothing at the end of the stream.
-pub(crate) async fn read_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, Bytes)> {
-    let first = stream.read_u8().await.ok()?;
-    assert_eq!(first & 0xf0, 0x80, "a server's messages are whole and without extensions");
-    let length = match stream.read_u8().await.ok()? {
-        126 => stream.read_u16().await.ok()?.into(),
-        127 => stream.read_u64().await.ok()?,
-        length => {
-            assert!(length < 126, "a server's frames are not masked");
-            length.into()
-        }
-    };
-    let mut payload = vec![0; usize::try_from(length).expect("a length that fits")];
-    stream.read_exact(&mut payload).await.ok()?;
-    Some((first & 0x0f, payload.into()))
-}
-
-/// A client's frame, masked: the first byte holds FIN and the opcode.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
-    let mut bytes = frame_head(first, payload.len() as u64);
-    bytes.extend(MASK);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
-}
-
-/// The head of a frame that is masked and so long, up to the mask.
-pub(crate) fn frame_head(first: u8, length: u64) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match length {
-        0..126 => bytes.push(0x80 | length as u8),
-        126..0x1_0000 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(0x80 | 127);
-            bytes.extend(length.to_be_bytes());
-        }
-    }
-    bytes
-}
-
 pub(crate) fn auth_request(client_id: &str, token: &str) -> SatAuthReq {
     SatAuthReq { id: client_id.into(), token: token.into(), ..Default::default() }
 }
@@ -393,38 +350,11 @@ pub(crate) fn upgrade_request_to(subprotocol: &str) -> String {
     )
 }
 
-/// The answer to an HTTP request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    /// Lower-case names and values, line by line.
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
-        lines.find_map(|(header, value)| (header.to_lowercase() == name).then_some(value))
-    }
-}
-
 /// Asks and reads the answer.
 pub(crate) async fn http<S>(stream: &mut S, request: &str) -> Answer
 where
     S: AsyncRead + AsyncWrite + Unpin + ?Sized,
 {
     stream.write_all(request.as_bytes()).await.expect("the request is sent");
-    let mut head = vec![];
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("an answer"));
-    }
-    let head = String::from_utf8(head).expect("UTF-8");
-    let status = head.split(' ').nth(1).and_then(|word| word.parse().ok()).expect("a status");
-    let mut answer = Answer { status, head, body: String::new() };
-    let length = answer.header("content-length").map_or(0, |it| it.parse().expect("a length"));
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.expect("a body as long as promised");
-    answer.body = String::from_utf8(body).expect("UTF-8");
-    answer
+    read_answer(stream).await.expect("an answer")
 }

@@ -2,6 +2,9 @@
 //! good client sends.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[path = "../octets/mod.rs"]
+mod octets;
+
 use std::{future::Future, time::Duration};
 
 use bytes::Bytes;
@@ -10,9 +13,10 @@ use electric_satellite::{
     session::{Token, UnixTime},
     wire::{Message, Request, proto::SatAuthReq},
 };
+pub(crate) use octets::*;
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter},
     time::timeout,
 };
 
@@ -50,44 +54,6 @@ fn signed_with(secret: &str) -> Token {
     minter.mint(&claims).expect("an object")
 }
 
-/// An answer to an HTTP request.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) head: String,
-    pub(crate) body: String,
-}
-
-impl Answer {
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.head.lines().find_map(|line| {
-            let (found, value) = line.split_once(':')?;
-            found.eq_ignore_ascii_case(name).then_some(value.trim())
-        })
-    }
-
-    /// After how many seconds to come back.
-    pub(crate) fn retry_after(&self) -> Option<u32> {
-        self.header("retry-after").map(|seconds| seconds.parse().expect("whole seconds"))
-    }
-}
-
-/// Reads one answer. Nothing if the stream ends before it has.
-pub(crate) async fn read_answer<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Answer> {
-    let mut head = vec![];
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.ok()?);
-    }
-    let head = String::from_utf8(head).expect("a text");
-    let status = head.split(' ').nth(1).expect("a status").parse().expect("a number");
-    let mut answer = Answer { status, head, body: String::new() };
-    let length = answer.header("content-length").map_or(0, |length| length.parse().expect("one"));
-    let mut body = vec![0; length];
-    stream.read_exact(&mut body).await.ok()?;
-    answer.body = String::from_utf8(body).expect("a text");
-    Some(answer)
-}
-
 /// An upgrade request, with more header lines, each with its end.
 pub(crate) fn upgrade_request(lines: &str) -> String {
     format!(
@@ -96,33 +62,6 @@ pub(crate) fn upgrade_request(lines: &str) -> String {
          Sec-WebSocket-Protocol: electric.0.12\r\n{lines}\r\n"
     )
 }
-
-/// A frame of a client: masked, with this first byte and as long as it is.
-pub(crate) fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    let mut bytes = head(first, payload.len() as u64);
-    bytes.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
-    bytes
-}
-
-/// The head of a frame, which may lie about the length.
-pub(crate) fn head(first: u8, length: u64) -> Vec<u8> {
-    let mut bytes = vec![first];
-    match length {
-        0..126 => bytes.push(0x80 | length as u8),
-        126..0x1_0000 => {
-            bytes.push(0x80 | 126);
-            bytes.extend((length as u16).to_be_bytes());
-        }
-        _ => {
-            bytes.push(0x80 | 127);
-            bytes.extend(length.to_be_bytes());
-        }
-    }
-    bytes.extend(MASK);
-    bytes
-}
-
-const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// A whole binary message.
 pub(crate) const BINARY: u8 = 0x82;
@@ -177,7 +116,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
 
     /// The opcode and the payload of the server's next frame; nothing at the end.
     pub(crate) async fn next(&mut self) -> Option<(u8, Bytes)> {
-        next_frame(&mut self.stream).await
+        read_frame(&mut self.stream).await
     }
 
     /// Reads to the end. The code and the reason of the close, if there was one.
@@ -186,23 +125,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> WebSocket<S> {
     }
 }
 
-/// The opcode and the payload of a server's next frame; nothing at the end.
-pub(crate) async fn next_frame<R: AsyncRead + Unpin>(stream: &mut R) -> Option<(u8, Bytes)> {
-    let first = stream.read_u8().await.ok()?;
-    let length = match stream.read_u8().await.ok()? {
-        126 => stream.read_u16().await.ok()?.into(),
-        127 => stream.read_u64().await.ok()?,
-        length => length.into(),
-    };
-    let mut payload = vec![0; usize::try_from(length).expect("a length that fits")];
-    stream.read_exact(&mut payload).await.ok()?;
-    Some((first & 0x0f, payload.into()))
-}
-
 /// Reads to the end. The code and the reason of the close, if there was one.
 pub(crate) async fn read_close<R: AsyncRead + Unpin>(stream: &mut R) -> Option<(u16, String)> {
     let mut close = None;
-    while let Some((opcode, payload)) = next_frame(stream).await {
+    while let Some((opcode, payload)) = read_frame(stream).await {
         if opcode == 8 && payload.len() >= 2 {
             let code = u16::from_be_bytes([payload[0], payload[1]]);
             close = Some((code, String::from_utf8_lossy(&payload[2..]).into_owned()));
