@@ -16,7 +16,7 @@ mod keyset;
 mod mint;
 mod replay;
 mod revocation;
-mod source;
+pub(crate) mod source;
 
 use std::{fmt, future::Future, sync::Arc};
 

@@ -76,7 +76,7 @@ impl KeyFile {
     /// Looks at the file so often, and exchanges its keys in the ring when they have changed. A
     /// file that cannot be used leaves the keys as they are, and is complained about in the log.
     pub async fn keep(self, ring: KeyRing, every: Duration) -> Infallible {
-        watch(self.path.clone(), every, move || {
+        watch_file(self.path.clone(), every, move || {
             let keys = self.load()?;
             tracing::info!(file = %self.path.display(), keys = %fingerprints(&keys), "new keys");
             ring.replace(self.source(), keys);
@@ -109,7 +109,7 @@ impl RevocationFile {
     /// Looks at the file so often, and puts what it says into the list when it has changed. A
     /// file that cannot be used leaves the list as it is, and is complained about in the log.
     pub async fn keep(self, list: RevocationList, every: Duration) -> Infallible {
-        watch(self.path.clone(), every, move || {
+        watch_file(self.path.clone(), every, move || {
             if list.replace(self.load()?) {
                 tracing::info!(file = %self.path.display(), "revocations changed");
             }
@@ -162,23 +162,33 @@ fn read(path: &Path) -> Result<Vec<u8>, FileErrorReason> {
 }
 
 /// Calls `changed` now and whenever the file's content is another than the last time, for ever.
-async fn watch(
+async fn watch_file(
     path: PathBuf,
     every: Duration,
-    mut changed: impl FnMut() -> Result<(), FileError> + Send + 'static,
+    mut changed: impl FnMut() -> Result<(), FileError> + Send,
 ) -> Infallible {
-    let look = |path: PathBuf| async move {
-        // Files may lie on a disk that is slow or gone.
-        spawn_blocking(move || read(&path).map_err(|error| error.to_string())).await
+    let look = move || read(&path).map_err(|error| error.to_string());
+    let changed = || {
+        if let Err(error) = changed() {
+            tracing::error!(%error, "a changed file cannot be used: what it said before still holds");
+        }
     };
+    watch(every, look, changed).await
+}
+
+/// Looks so often, and calls `changed` now and whenever something else is seen than the last time,
+/// for ever. Files may lie on a disk that is slow or gone, so `look` has a thread of its own.
+pub(crate) async fn watch<T: PartialEq + Send + 'static>(
+    every: Duration,
+    look: impl Fn() -> T + Clone + Send + 'static,
+    mut changed: impl FnMut() + Send,
+) -> Infallible {
     let mut seen = None;
     loop {
-        let now = look(path.clone()).await.ok();
+        let now = spawn_blocking(look.clone()).await.ok();
         if now.is_some() && now != seen {
             seen = now;
-            if let Err(error) = changed() {
-                tracing::error!(%error, "a changed file cannot be used: what it said before still holds");
-            }
+            changed();
         }
         sleep(every).await;
     }

@@ -8,10 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    time::sleep,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::{
     TlsAcceptor,
     rustls::{
@@ -23,6 +20,8 @@ use tokio_rustls::{
     },
     server::TlsStream,
 };
+
+use crate::auth::source::watch;
 
 /// A certificate and its private key, from two files in PEM.
 ///
@@ -91,28 +90,28 @@ impl Tls {
         self.acceptor.accept(stream).await
     }
 
-    /// Looks at the files so often, and uses the new certificate from then on when they have
-    /// changed. Files that cannot be used leave the old one, and are complained about in the log.
-    /// Connections that live are not concerned.
+    /// Looks at the files, now and every so often, and uses the new certificate from then on when
+    /// they have changed. Files that cannot be used leave the old one, and are complained about in
+    /// the log. Connections that live are not concerned.
     pub async fn keep(&self, every: Duration) -> Infallible {
-        let look = || (fs::read(&self.certificate).ok(), fs::read(&self.key).ok());
-        let mut seen = look();
-        loop {
-            sleep(every).await;
-            let now = look();
-            if now == seen {
-                continue;
+        let (certificate, key) = (self.certificate.clone(), self.key.clone());
+        let look = move || (fs::read(&certificate).ok(), fs::read(&key).ok());
+        watch(every, look, || self.reload()).await
+    }
+
+    fn reload(&self) {
+        let new = match load(&self.certificate, &self.key) {
+            Ok(new) => new,
+            Err(error) => {
+                tracing::error!(%error, "a new TLS certificate cannot be used: the old one stays");
+                return;
             }
-            seen = now;
-            match load(&self.certificate, &self.key) {
-                Ok(new) => {
-                    *self.current.0.write().unwrap_or_else(PoisonError::into_inner) = new;
-                    tracing::info!(file = %self.certificate.display(), "new TLS certificate");
-                }
-                Err(error) => {
-                    tracing::error!(%error, "a new TLS certificate cannot be used: the old one stays");
-                }
-            }
+        };
+        let mut current = self.current.0.write().unwrap_or_else(PoisonError::into_inner);
+        // Whoever begins to watch has loaded it already, as a rule.
+        if current.cert != new.cert {
+            *current = new;
+            tracing::info!(file = %self.certificate.display(), "new TLS certificate");
         }
     }
 }
