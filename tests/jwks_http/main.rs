@@ -6,6 +6,8 @@
 //! takes but from below.
 #![cfg(feature = "jwks-http")]
 
+#[path = "../asking/mod.rs"]
+mod asking;
 mod server;
 mod service;
 
@@ -24,8 +26,7 @@ use electric_satellite::{
         Algorithm, Authenticator, ClaimRules, JwksUrl, JwksUrlError, JwtAuthenticator, KeyRing,
         Minter, Timing,
     },
-    session::{AuthRequest, Input, Output, ServerSession, Session, Token, UnixTime},
-    wire::{Request, Version, proto::SatAuthReq},
+    session::{Token, UnixTime},
 };
 use serde_json::{Value, json};
 use tokio::{
@@ -34,6 +35,7 @@ use tokio::{
 };
 use tracing::subscriber::DefaultGuard;
 
+use asking::request;
 use server::{Answer, Jwks, PATH};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -170,19 +172,6 @@ impl Kept {
 impl Drop for Kept {
     fn drop(&mut self) {
         self.keeping.iter().for_each(JoinHandle::abort);
-    }
-}
-
-/// What a session asks its authenticator when a client presents this token.
-fn request(token: &Token) -> AuthRequest {
-    let now = Instant::now();
-    let mut session = ServerSession::new(now, HOUR, Version::V0_12, "server");
-    let call = SatAuthReq { id: "client".into(), token: token.expose().into(), headers: vec![] };
-    let frame = Request::from(call).encode(1).encode();
-    session.handle_input(now, Input::Binary(frame.into())).unwrap();
-    match session.poll_output() {
-        Some(Output::Authenticate(request)) => request,
-        other => panic!("the session asks, it does not say {other:?}"),
     }
 }
 

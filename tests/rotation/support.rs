@@ -1,20 +1,22 @@
 //! Issuers, their tokens, and what an authenticator is asked.
 
+#[path = "../asking/mod.rs"]
+mod asking;
+
 use std::{
     fs, io,
     path::PathBuf,
     sync::{Arc, Mutex},
-    time::{Duration, Instant},
 };
 
+pub(crate) use asking::request;
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use electric_satellite::{
     auth::{Algorithm, Authenticator, ClaimRules, JwtAuthenticator, Key, KeyRing, Minter},
-    session::{AuthRequest, Input, Output, ServerSession, Session, Token, UnixTime},
-    wire::{Request, Version, proto::SatAuthReq},
+    session::{Token, UnixTime},
 };
 use serde_json::{Map, Value, json};
 use tracing::subscriber::DefaultGuard;
@@ -98,19 +100,6 @@ pub(crate) async fn authenticate(
 ) -> Result<String, String> {
     let verdict = authenticator.authenticate(&request(token), at(secs)).await;
     Ok(verdict.map_err(|error| error.to_string())?.identity().user_id.clone())
-}
-
-/// What a session asks its authenticator when a client presents this token.
-pub(crate) fn request(token: &Token) -> AuthRequest {
-    let now = Instant::now();
-    let mut session = ServerSession::new(now, Duration::from_secs(10), Version::V0_12, "server");
-    let call = SatAuthReq { id: "client".into(), token: token.expose().into(), headers: vec![] };
-    let frame = Request::from(call).encode(1).encode();
-    session.handle_input(now, Input::Binary(frame.into())).unwrap();
-    match session.poll_output() {
-        Some(Output::Authenticate(request)) => request,
-        other => panic!("the session asks, it does not say {other:?}"),
-    }
 }
 
 /// A key of `tests/corpus/keys`, as text.
