@@ -585,7 +585,9 @@ fn in_masses(attacks: &mut Attacks) {
         fate_of(peer, vec![]).await
     });
     const FAILED: &[&str] = &["close 1007, then HTTP 429"];
-    attacks.add("bad tokens without end", 5, FAILED, async |peer: Peer| {
+    // Each from an address of its own: those of one address share what may fail, and the first of
+    // them can have used it up before the last has begun.
+    attacks.add_from("bad tokens without end", 5, 1, FAILED, async |peer: Peer| {
         let mut before = "nothing".into();
         loop {
             let bytes = authenticate("stranger", &bad_token());
