@@ -22,7 +22,7 @@ use electric_satellite::wire::{
     proto::{SatAuthReq, SatAuthResp},
 };
 
-use common::{NOW, Signed, handshake};
+use common::{NOW, SERVER_ID, Signed, handshake};
 
 /// Set for the run under valgrind.
 const COUNTED: &str = "SATELLITE_BENCH_COUNTED";
@@ -79,9 +79,10 @@ impl Case {
         let frames = move || {
             black_box(decode_and_encode(black_box(frame.clone())));
         };
-        let (now, authenticator, frame) = (Instant::now(), signed.authenticator(), signed.frame(0));
+        let (authenticator, frame) = (signed.authenticator(), signed.frame(0));
+        let (now, server_id) = (Instant::now(), SERVER_ID.into());
         let handshake = move || {
-            black_box(handshake(now, &authenticator, black_box(frame.clone())));
+            black_box(handshake(now, &server_id, &authenticator, black_box(frame.clone())));
         };
         Case {
             algorithm: signed.algorithm.clone(),

@@ -10,18 +10,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use electric_satellite::{
-    server::Server,
-    session::AuthenticatedClient,
-    transport::{Connection, Limits},
-};
+use electric_satellite::{server::Server, session::AuthenticatedClient, transport::Connection};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio::{
     net::TcpListener,
     runtime::{self, Runtime},
 };
 
-use common::{NOW, Signed, handshake};
+use common::{NOW, SERVER_ID, Signed, handshake};
 
 #[global_allocator]
 static HEAP: &StatsAlloc<System> = &INSTRUMENTED_SYSTEM;
@@ -35,11 +31,8 @@ fn main() {
     allocations(&signed);
     println!("bytes of a future");
     runtime().block_on(future(&signed));
-    for read_buffer in [Limits::default().read_buffer, 1024] {
-        println!("heap bytes per connection (read buffer of {read_buffer} bytes)");
-        let limits = Limits { read_buffer, ..Limits::default() };
-        runtime().block_on(connections(&signed, limits));
-    }
+    println!("heap bytes per connection");
+    runtime().block_on(connections(&signed));
 }
 
 /// A runtime of its own for every measurement, so that each starts from nothing.
@@ -49,8 +42,8 @@ fn runtime() -> Runtime {
 
 fn allocations(signed: &Signed) {
     let (authenticator, token, frame) = (signed.authenticator(), signed.token(), signed.frame(0));
-    let now = Instant::now();
-    let whole = || drop(black_box(handshake(now, &authenticator, frame.clone())));
+    let (now, server_id) = (Instant::now(), SERVER_ID.into());
+    let whole = || drop(black_box(handshake(now, &server_id, &authenticator, frame.clone())));
     let verdict = || drop(black_box(authenticator.verify(&token, NOW)));
     for (name, operation) in [("all", &whole as &dyn Fn()), ("of these, the verdict", &verdict)] {
         operation(); // The first time is different.
@@ -75,10 +68,10 @@ async fn future(signed: &Signed) {
 }
 
 /// Takes connections through their phases, all at once.
-async fn connections(signed: &Signed, limits: Limits) {
+async fn connections(signed: &Signed) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let server = Server::new(signed.authenticator()).with_limits(limits).with_clock(|| NOW);
+    let server = Server::new(signed.authenticator()).with_clock(|| NOW);
     tokio::spawn(async move { server.serve(listener, wait).await });
     settle().await;
 

@@ -20,7 +20,8 @@ pub(crate) mod source;
 
 use std::{fmt, future::Future, sync::Arc};
 
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use base64::{Engine, decoded_len_estimate, engine::general_purpose::URL_SAFE_NO_PAD};
+use smallvec::{SmallVec, smallvec};
 
 use crate::session::{AuthRequest, Refusal, Token, UnixTime, Verified};
 
@@ -446,15 +447,17 @@ fn signed_payload(token: &str, keys: &KeySet) -> Result<Vec<u8>, AuthError> {
         _ => return Err(AuthError::Malformed("more than three segments")),
     }
     let signed = &token[..header.len() + 1 + payload.len()];
-    let mut buffer = Vec::with_capacity(header.len().max(signature.len()));
+    // Neither is kept, and both usually fit on the stack.
+    let longest = decoded_len_estimate(header.len().max(signature.len()));
+    let mut buffer: SmallVec<[u8; 512]> = smallvec![0; longest];
     let malformed = |_| AuthError::Malformed("the header is not base64url");
-    URL_SAFE_NO_PAD.decode_vec(header, &mut buffer).map_err(malformed)?;
-    let candidates = check_header(&buffer, keys)?;
+    let length = URL_SAFE_NO_PAD.decode_slice(header, &mut buffer).map_err(malformed)?;
+    let candidates = check_header(&buffer[..length], keys)?;
     let payload = decoded(payload, "the payload is not base64url")?;
-    buffer.clear();
     let malformed = |_| AuthError::Malformed("the signature is not base64url");
-    URL_SAFE_NO_PAD.decode_vec(signature, &mut buffer).map_err(malformed)?;
-    if !candidates.iter().flatten().any(|key| key.verifies(signed.as_bytes(), &buffer)) {
+    let length = URL_SAFE_NO_PAD.decode_slice(signature, &mut buffer).map_err(malformed)?;
+    let signature = &buffer[..length];
+    if !candidates.iter().flatten().any(|key| key.verifies(signed.as_bytes(), signature)) {
         return Err(AuthError::InvalidSignature);
     }
     Ok(payload)

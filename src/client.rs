@@ -86,7 +86,7 @@ impl Client {
             #[cfg(feature = "tls")]
             tls: None,
             version: Version::V0_12,
-            limits: Limits::default(),
+            limits: Limits::client(),
         })
     }
 

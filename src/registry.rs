@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, SetOnce},
     time::{Instant, timeout_at},
 };
 
@@ -90,6 +90,8 @@ struct OccupantShared {
     answered: AtomicU64,
     eviction: AtomicU8,
     wake: Notify,
+    /// Its place in the registry is given free, or to another.
+    left: SetOnce<()>,
 }
 
 /// A sign of life that was asked for.
@@ -171,8 +173,12 @@ struct Place {
     generation: u64,
     user_id: String,
     occupant: Occupant,
-    /// Closes when the place is given free.
-    taken: watch::Sender<()>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _ = self.occupant.shared.left.set(());
+    }
 }
 
 /// Whoever has a place, as a newcomer sees it.
@@ -180,7 +186,6 @@ struct Incumbent {
     generation: u64,
     same_user: bool,
     occupant: Occupant,
-    leaves: watch::Receiver<()>,
 }
 
 /// A place in an [`InProcessRegistry`]. Dropping it gives the place free, unless it has been
@@ -232,7 +237,6 @@ impl InProcessRegistry {
                 generation: place.generation,
                 same_user: place.user_id == *user_id,
                 occupant: place.occupant.clone(),
-                leaves: place.taken.subscribe(),
             }),
             None => Ok(self.occupy(&mut table, client, occupant)),
         }
@@ -263,7 +267,6 @@ impl InProcessRegistry {
             generation,
             user_id: client.verified.identity().user_id.clone(),
             occupant: occupant.clone(),
-            taken: watch::Sender::new(()),
         };
         let client_id = client.client_id.clone();
         table.places.insert(client_id.clone(), place);
@@ -282,7 +285,7 @@ impl Registry for InProcessRegistry {
         loop {
             // Whoever has the place has the whole wait to answer, even if it has just taken it.
             let deadline = Instant::now() + self.wait;
-            let mut incumbent = match self.claim(client, &occupant) {
+            let incumbent = match self.claim(client, &occupant) {
                 Ok(registration) => return Ok(registration),
                 Err(_) if self.policy == DuplicatePolicy::Refuse => {
                     return Err(RegistryError::Occupied);
@@ -294,8 +297,7 @@ impl Registry for InProcessRegistry {
             if takeover {
                 incumbent.occupant.evict(Eviction::Replaced);
             }
-            // An error is what it waits for: the place has no sender any more.
-            if timeout_at(deadline, incumbent.leaves.changed()).await.is_ok() {
+            if timeout_at(deadline, incumbent.occupant.shared.left.wait()).await.is_ok() {
                 continue;
             }
             let silent = !incumbent.occupant.has_answered(challenge);

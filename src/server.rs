@@ -39,7 +39,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::OptionFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -384,8 +384,12 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let _busy = self.state.live.busy();
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
-        let mut session =
-            ServerSession::registering(now.into_std(), limits.auth_timeout, version, server_id);
+        let mut session = ServerSession::registering(
+            now.into_std(),
+            limits.auth_timeout,
+            version,
+            server_id.clone(),
+        );
         let occupant = Occupant::default();
         let mut refused = None;
         loop {
@@ -400,12 +404,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     metrics::authenticated(now.elapsed(), self.authenticator.method());
                     drop(handshake);
                     let (living, handle) = (Living::begins(), connection.handle());
-                    let renewals = self.clone().renewals(handle.clone());
                     let driver = Box::pin(driver);
+                    // Boxed where there are any, so that the others do not carry their size.
+                    let renewals = (self.options.auth_changes != AuthChangePolicy::Refuse)
+                        .then(|| Box::pin(self.clone().renewals(handle.clone())));
                     let driver = async move {
                         select! {
                             () = driver => {}
-                            () = renewals => {}
+                            Some(()) = OptionFuture::from(renewals) => {}
                         }
                         handle.ended().into_iter().for_each(metrics::ended);
                         // The place first, for whoever waits until there is room.
@@ -477,11 +483,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         }
     }
 
-    /// Decides on renewals as long as the connection lives, if that is the policy.
+    /// Decides on renewals as long as the connection lives.
     async fn renewals(self, connection: Handle<AuthenticatedClient>) {
-        if self.options.auth_changes == AuthChangePolicy::Refuse {
-            return std::future::pending().await;
-        }
         loop {
             let request = connection.renewal().await;
             let now = (self.options.clock)();

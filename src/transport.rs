@@ -11,7 +11,7 @@ mod metered;
 mod socket;
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::VecDeque,
     future::ready,
     mem,
     pin::pin,
@@ -96,7 +96,8 @@ pub struct Limits {
     pub max_unread_bytes: usize,
     /// How many bytes wait for the socket before [`Sender::send`] waits too. 1 MiB.
     pub max_unsent_bytes: usize,
-    /// The buffer that each connection reads through, in bytes. 4 KiB.
+    /// The buffer that each connection reads through, in bytes: what an idle connection costs
+    /// against what a busy one does. 1 KiB; 16 KiB for a [`Limits::client`].
     pub read_buffer: usize,
 }
 
@@ -122,8 +123,15 @@ impl Default for Limits {
             max_unread_messages: 16,
             max_unread_bytes: 1024 * 1024,
             max_unsent_bytes: 1024 * 1024,
-            read_buffer: 4 * 1024,
+            read_buffer: 1024,
         }
+    }
+}
+
+impl Limits {
+    /// The defaults of a client, which has one connection, and the larger stream to read.
+    pub fn client() -> Limits {
+        Limits { read_buffer: 16 * 1024, ..Limits::default() }
     }
 }
 
@@ -211,7 +219,7 @@ struct Shared<P> {
     sendable: Notify,
     /// For the server: there is a renewal to decide on.
     renewable: Notify,
-    end: SetOnce<End>,
+    end: SetOnce<Box<End>>,
     /// The last words are through, and the socket is not used any more.
     finished: SetOnce<()>,
     live: Mutex<Live<P>>,
@@ -225,7 +233,7 @@ struct Live<P> {
     /// Nobody will read.
     deaf: bool,
     /// Our calls that wait for an answer.
-    calls: HashMap<CallId, oneshot::Sender<Result<Reply, CallError>>>,
+    calls: Vec<(CallId, oneshot::Sender<Result<Reply, CallError>>)>,
     /// Bytes of the stream that the session has and the socket has not.
     unsent: usize,
     /// Bytes of the stream that the socket has and the network has not.
@@ -235,9 +243,9 @@ struct Live<P> {
     /// Calls of the peer that are not answered.
     unanswered: usize,
     /// How to end as soon as all calls are answered.
-    drain: Option<Draining>,
+    drain: Option<Box<Draining>>,
     /// A client that is authenticated wants to be so by another token.
-    renewal: Option<AuthRequest>,
+    renewal: Option<Box<AuthRequest>>,
 }
 
 /// The end that waits for the answers to the calls that have arrived.
@@ -266,6 +274,12 @@ impl<P> Live<P> {
             // It can only fail if the connection has ended.
             let _ = self.session.answer(question, Err(internal));
         }
+    }
+
+    /// Our call that is waited for, which waits no more. Few wait at a time, so a list serves.
+    fn take_call(&mut self, id: CallId) -> Option<oneshot::Sender<Result<Reply, CallError>>> {
+        let index = self.calls.iter().position(|(waiting, _)| *waiting == id)?;
+        Some(self.calls.swap_remove(index).1)
     }
 
     /// The socket has so many bytes more, some of them of the stream.
@@ -332,7 +346,7 @@ where
             unread: VecDeque::new(),
             unread_bytes: 0,
             deaf: false,
-            calls: HashMap::new(),
+            calls: Vec::new(),
             unsent: 0,
             unflushed: 0,
             unflushed_answers: 0,
@@ -357,39 +371,46 @@ where
 }
 
 /// Moves bytes between the socket and the session until the session ends.
-async fn drive<P, S>(mut socket: Socket<S>, shared: Arc<Shared<P>>, mut watch: Watch)
+///
+/// Every connection carries this future for life, so it is kept small; what only the end needs is
+/// allocated then.
+#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
+fn drive<P, S>(
+    mut socket: Socket<S>,
+    shared: Arc<Shared<P>>,
+    mut watch: Watch,
+) -> impl Future<Output = ()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    let end = loop {
-        let next = shared.step(&mut socket, &mut watch);
-        if let Some(end) = next.end {
-            break end;
-        }
-        let happened = select! {
-            // What has arrived counts before time and everybody else.
-            biased;
-            happened = socket.next(next.wants_input) => happened,
-            () = until(next.deadline) => continue,
-            () = shared.occupant.woken() => continue,
-            () = ready(()), if next.pauses => {
-                shared.paused();
-                continue;
+    async move {
+        while let Some(Next { wants_input, deadline, pauses }) =
+            shared.step(&mut socket, &mut watch)
+        {
+            let happened = select! {
+                // What has arrived counts before time and everybody else.
+                biased;
+                happened = socket.next(wants_input) => happened,
+                () = until(deadline) => continue,
+                () = shared.occupant.woken() => continue,
+                () = ready(()), if pauses => {
+                    shared.paused();
+                    continue;
+                }
+            };
+            match happened {
+                Happened::Flushed | Happened::Sent => {}
+                Happened::Heard => watch.heard(&shared.occupant),
+                Happened::Input(input) => {
+                    watch.heard(&shared.occupant);
+                    hand_in(&mut *shared.lock().session, input);
+                }
             }
-        };
-        match happened {
-            Happened::Flushed | Happened::Sent => {}
-            Happened::Heard => watch.heard(&shared.occupant),
-            Happened::Input(input) => {
-                watch.heard(&shared.occupant);
-                hand_in(&mut *shared.lock().session, input);
-            }
         }
-    };
-    let close = end.close.clone();
-    shared.ended(end);
-    socket.finish(close.as_ref()).await;
-    let _ = shared.finished.set(());
+        let close = shared.end.get().and_then(|end| end.close.as_ref());
+        Box::pin(socket.finish(close)).await;
+        let _ = shared.finished.set(());
+    }
 }
 
 /// Whether the peer is listened to.
@@ -476,9 +497,7 @@ impl Watch {
 }
 
 /// How a driver goes on.
-#[derive(Default)]
 struct Next {
-    end: Option<End>,
     wants_input: bool,
     deadline: Option<std::time::Instant>,
     /// The end waits for a moment in which nothing more has arrived, or has been answered.
@@ -486,8 +505,8 @@ struct Next {
 }
 
 impl<P> Shared<P> {
-    /// Does what the session and the registry want done, and says how to go on.
-    fn step<S>(&self, socket: &mut Socket<S>, watch: &mut Watch) -> Next
+    /// Does what the session and the registry want done, and says how to go on, unless it is over.
+    fn step<S>(&self, socket: &mut Socket<S>, watch: &mut Watch) -> Option<Next>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -511,19 +530,19 @@ impl<P> Shared<P> {
             hand_in(&mut *live.session, Input::Fault(fault));
             end = self.carry_out(live, socket);
         }
-        if end.is_some() {
-            return Next { end, ..Next::default() };
+        if let Some(end) = end {
+            self.ended(live, end);
+            return None;
         }
         let deadlines = live.session.deadline().into_iter().chain(watch.deadline(listening));
-        Next {
-            end: None,
+        Some(Next {
             wants_input: listening,
             deadline: deadlines.min(),
             pauses: live
                 .drain
                 .as_ref()
                 .is_some_and(|draining| !draining.sealed || live.unanswered == 0),
-        }
+        })
     }
 
     /// Does what the session wants done. Returns its end, if this is it.
@@ -546,7 +565,7 @@ impl<P> Shared<P> {
                     self.arrived(live, Unread::Call(request, question));
                 }
                 Output::Reply(call, result) => {
-                    if let Some(caller) = live.calls.remove(&call) {
+                    if let Some(caller) = live.take_call(call) {
                         // A caller that has gone meanwhile does not mind.
                         let _ = caller.send(result);
                     }
@@ -556,7 +575,7 @@ impl<P> Shared<P> {
                 }
                 Output::End(this) => end = Some(this),
                 Output::Authenticate(request) => {
-                    live.renewal = Some(request);
+                    live.renewal = Some(Box::new(request));
                     self.renewable.notify_one();
                 }
                 Output::Authenticated(_) => unreachable!("the handshake is over"),
@@ -596,10 +615,9 @@ impl<P> Shared<P> {
     }
 
     /// It is over: everybody who waits learns it.
-    fn ended(&self, end: End) {
-        let live = &mut *self.lock();
+    fn ended(&self, live: &mut Live<P>, end: End) {
         live.flushed();
-        let first = self.end.set(end).is_ok();
+        let first = self.end.set(Box::new(end)).is_ok();
         debug_assert!(first, "a session ends once");
         self.readable.notify_one();
         self.sendable.notify_waiters();
@@ -611,7 +629,7 @@ impl<P> Shared<P> {
         let Some(draining) = &mut live.drain else { return };
         draining.sealed = true;
         if live.unanswered == 0 {
-            let Draining { close, cause, .. } = draining;
+            let Draining { close, cause, .. } = &**draining;
             live.session.end(None, close.clone(), cause.clone());
         }
     }

@@ -1,6 +1,9 @@
 //! Tokens, and the handshake that both benches run with them.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use electric_satellite::{
@@ -9,6 +12,9 @@ use electric_satellite::{
     wire::{Request, Version, proto::SatAuthReq},
 };
 use serde::Deserialize;
+
+/// The instance id that all connections of a server share.
+pub(crate) const SERVER_ID: &str = "0b8de0b8-3f5c-4c0e-8a57-6f6d7a2f4c1d";
 
 /// A time at which every token here is valid.
 pub(crate) const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
@@ -57,11 +63,12 @@ impl Signed {
 /// answers it.
 pub(crate) fn handshake(
     now: Instant,
+    server_id: &Arc<str>,
     authenticator: &JwtAuthenticator,
     frame: Bytes,
 ) -> (ServerSession, Bytes) {
-    let server_id = "0b8de0b8-3f5c-4c0e-8a57-6f6d7a2f4c1d";
-    let mut session = ServerSession::new(now, Duration::from_secs(10), Version::V0_12, server_id);
+    let mut session =
+        ServerSession::new(now, Duration::from_secs(10), Version::V0_12, Arc::clone(server_id));
     session.handle_input(now, Input::Binary(frame.into())).unwrap();
     let Some(Output::Authenticate(request)) = session.poll_output() else { panic!() };
     let verdict = authenticator.verify(request.token(), NOW);

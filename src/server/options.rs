@@ -33,7 +33,7 @@ pub enum ExpiryPolicy {
 pub(super) struct Options {
     pub(super) limits: Limits,
     pub(super) versions: RangeInclusive<Version>,
-    pub(super) server_id: String,
+    pub(super) server_id: Arc<str>,
     pub(super) clock: Clock,
     pub(super) expiry: ExpiryPolicy,
     pub(super) auth_changes: AuthChangePolicy,
@@ -55,7 +55,7 @@ impl Options {
         Options {
             limits: Limits::default(),
             versions: Version::V0_6..=Version::V0_12,
-            server_id: uuid::Uuid::new_v4().to_string(),
+            server_id: uuid::Uuid::new_v4().to_string().into(),
             clock: Arc::new(UnixTime::now),
             expiry: ExpiryPolicy::default(),
             auth_changes: AuthChangePolicy::default(),
@@ -85,7 +85,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 
     /// The same server with this instance id, which authenticated clients are told.
-    pub fn with_server_id(self, server_id: impl Into<String>) -> Server<A, R> {
+    pub fn with_server_id(self, server_id: impl Into<Arc<str>>) -> Server<A, R> {
         self.with(|options| options.server_id = server_id.into())
     }
 

@@ -3,8 +3,11 @@
 use std::{
     collections::VecDeque,
     mem,
+    sync::Arc,
     time::{Duration, Instant},
 };
+
+use bytes::Bytes;
 
 use crate::wire::{
     Message, Method, Reply, Request, Version,
@@ -49,7 +52,7 @@ use super::{
 #[derive(Debug)]
 pub struct ServerSession<R = ()> {
     version: Version,
-    server_id: String,
+    server_id: Arc<str>,
     auth_changes: AuthChangePolicy,
     state: State<R>,
     calls: Calls,
@@ -89,7 +92,7 @@ struct Ready<R> {
 
 /// What ends a session, before it has.
 struct Ending {
-    answer: Option<Message>,
+    answer: Option<Bytes>,
     close: Option<Close>,
     cause: Cause,
 }
@@ -97,7 +100,7 @@ struct Ending {
 impl From<Violation> for Box<Ending> {
     fn from(violation: Violation) -> Box<Ending> {
         Box::new(Ending {
-            answer: violation.answer(),
+            answer: violation.answer().map(|answer| answer.encode()),
             close: Some(violation.close()),
             cause: Cause::Violation(violation),
         })
@@ -132,7 +135,7 @@ impl ServerSession {
         now: Instant,
         auth_timeout: Duration,
         version: Version,
-        server_id: impl Into<String>,
+        server_id: impl Into<Arc<str>>,
     ) -> ServerSession {
         ServerSession::registering(now, auth_timeout, version, server_id)
     }
@@ -151,7 +154,7 @@ impl<R> ServerSession<R> {
         now: Instant,
         auth_timeout: Duration,
         version: Version,
-        server_id: impl Into<String>,
+        server_id: impl Into<Arc<str>>,
     ) -> ServerSession<R> {
         ServerSession {
             version,
@@ -180,8 +183,7 @@ impl<R> ServerSession<R> {
         match verdict {
             Ok((verified, registration)) => {
                 let client = AuthenticatedClient { client_id, verified };
-                let reply = SatAuthResp { id: self.server_id.clone(), headers: vec![] };
-                self.send_frame(&Reply::from(reply).encode(request_id));
+                self.welcome(request_id);
                 self.out.push_back(Output::Authenticated(client.clone()));
                 self.state = State::Ready(Ready {
                     client,
@@ -296,7 +298,7 @@ impl<R> ServerSession<R> {
             }
             // Stopping what does not run has succeeded already.
             Request::StopReplication(_) if !ready.start_asked => {
-                self.send_frame(&Reply::from(SatInStopReplicationResp {}).encode(request_id));
+                self.send_frame(Reply::from(SatInStopReplicationResp {}).frame(request_id));
                 return Ok(());
             }
             Request::StartReplication(_) => ready.start_asked = true,
@@ -341,15 +343,21 @@ impl<R> ServerSession<R> {
         }
     }
 
-    fn send_frame(&mut self, message: &Message) {
-        self.out.push_back(Output::Send(message.encode().into()));
+    /// The positive answer to the auth request.
+    fn welcome(&mut self, request_id: u32) {
+        let reply = SatAuthResp { id: self.server_id.as_ref().into(), headers: vec![] };
+        self.send_frame(Reply::from(reply).frame(request_id));
+    }
+
+    fn send_frame(&mut self, frame: Bytes) {
+        self.out.push_back(Output::Send(frame.into()));
     }
 
     /// The last word, what becomes of our calls, and the end.
     fn finish(&mut self, Ending { answer, close, cause }: Ending) {
         self.state = State::Closed;
         if let Some(answer) = answer {
-            self.send_frame(&answer);
+            self.send_frame(answer);
         }
         for call in self.calls.take_all() {
             self.out.push_back(Output::Reply(call, Err(CallError::Ended)));
@@ -369,7 +377,9 @@ fn refused(request_id: u32, refusal: Refusal) -> Ending {
         _ => SatErrorResp::of(ErrorCode::AuthRequired).with_message(refusal.to_string()),
     };
     Ending {
-        answer: Some(crate::wire::refusal(Method::Authenticate.as_str(), request_id, error)),
+        answer: Some(
+            crate::wire::refusal(Method::Authenticate.as_str(), request_id, error).encode(),
+        ),
         close: Some(Close::AFTER_ERROR),
         cause,
     }
@@ -419,7 +429,12 @@ impl<R> Session for ServerSession<R> {
     }
 
     fn poll_output(&mut self) -> Option<Output<AuthenticatedClient>> {
-        self.out.pop_front()
+        let output = self.out.pop_front();
+        if output.is_none() {
+            // Most connections are idle most of the time, and keep no memory for outputs.
+            self.out.shrink_to_fit();
+        }
+        output
     }
 
     fn deadline(&self) -> Option<Instant> {
@@ -442,7 +457,7 @@ impl<R> Session for ServerSession<R> {
             _ if version < since => Err(SendError::Unsupported { message: name, since }),
             _ if !streaming => Err(SendError::NotStarted { message: name }),
             message => {
-                self.send_frame(&message);
+                self.send_frame(message.encode());
                 Ok(())
             }
         }
@@ -458,7 +473,7 @@ impl<R> Session for ServerSession<R> {
             }
             Method::StartReplication | Method::StopReplication => {
                 let call = self.calls.begin(method);
-                self.send_frame(&request.encode(call.request_id));
+                self.send_frame(request.frame(call.request_id));
                 Ok(call)
             }
             _ => Err(SendError::NotOurs { message: method.as_str() }),
@@ -492,9 +507,9 @@ impl<R> Session for ServerSession<R> {
                     }
                     _ => None,
                 };
-                let answer = self.shaped(reply).encode(request_id);
+                let answer = self.shaped(reply).frame(request_id);
                 match error {
-                    None => self.send_frame(&answer),
+                    None => self.send_frame(answer),
                     Some(error) => self.finish(Ending {
                         answer: Some(answer),
                         close: Some(Close::AFTER_ERROR),
@@ -505,7 +520,7 @@ impl<R> Session for ServerSession<R> {
             }
             Err(error) => {
                 self.finish(Ending {
-                    answer: Some(refusal(method.as_str(), request_id, error.clone())),
+                    answer: Some(refusal(method.as_str(), request_id, error.clone()).encode()),
                     close: Some(Close::AFTER_ERROR),
                     cause: Cause::CallRefused { method, error: error.to_string() },
                 });
@@ -526,8 +541,7 @@ impl<R> Session for ServerSession<R> {
             Ok(renewed) if ready.renewing && renewed.identity().user_id == *user_id => {
                 ready.renewing = false;
                 ready.expires = expires;
-                let reply = SatAuthResp { id: self.server_id.clone(), headers: vec![] };
-                self.send_frame(&Reply::from(reply).encode(request_id));
+                self.welcome(request_id);
             }
             _ => self.finish(*Box::from(Violation::AlreadyAuthenticated { request_id })),
         }
@@ -535,7 +549,7 @@ impl<R> Session for ServerSession<R> {
 
     fn end(&mut self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
         if !matches!(self.state, State::Closed) {
-            let answer = error.map(Message::Error);
+            let answer = error.map(|error| Message::Error(error).encode());
             self.finish(Ending { answer, close: Some(close), cause });
         }
     }

@@ -186,7 +186,7 @@ impl<P> Receiver<P> {
 
     /// How the connection ended, once it has.
     pub fn end(&self) -> Option<&End> {
-        self.guard.0.end.get()
+        self.guard.0.end.get().map(Box::as_ref)
     }
 
     fn next_unread(&self) -> Option<Unread> {
@@ -241,14 +241,14 @@ impl<P> Handle<P> {
 
     /// How the connection ended, once it has.
     pub(crate) fn ended(&self) -> Option<&End> {
-        self.0.end.get()
+        self.0.end.get().map(Box::as_ref)
     }
 
     /// Waits until the client wants to be authenticated by another token. Cancel-safe.
     pub(crate) async fn renewal(&self) -> AuthRequest {
         loop {
             if let Some(request) = self.0.lock().renewal.take() {
-                return request;
+                return *request;
             }
             self.0.renewable.notified().await;
         }
@@ -273,7 +273,7 @@ impl<P> Handle<P> {
     /// Ends the connection when every call that has arrived is answered.
     pub(crate) fn drain(&self, close: Close) {
         let draining = Draining { close, cause: Cause::Drained, sealed: false };
-        self.0.lock().drain.get_or_insert(draining);
+        self.0.lock().drain.get_or_insert(Box::new(draining));
         self.0.occupant.wake();
     }
 }
@@ -311,7 +311,7 @@ impl<P> Sender<P> {
 
     /// How the connection ended, once it has.
     pub fn end(&self) -> Option<&End> {
-        self.guard.0.end.get()
+        self.guard.0.end.get().map(Box::as_ref)
     }
 
     /// Sends a message of the stream. Waits while too much is unsent
@@ -361,7 +361,7 @@ impl<P> Sender<P> {
         let id = {
             let mut live = shared.lock();
             let id = live.session.call(request.into()).map_err(CallFailure::NotSent)?;
-            live.calls.insert(id, caller);
+            live.calls.push((id, caller));
             id
         };
         shared.occupant.wake();
@@ -405,7 +405,7 @@ struct Waiting<'a, P> {
 impl<P> Drop for Waiting<'_, P> {
     fn drop(&mut self) {
         let mut live = self.shared.lock();
-        if live.calls.remove(&self.id).is_some() {
+        if live.take_call(self.id).is_some() {
             live.session.forget(self.id);
         }
     }
