@@ -1,327 +1,367 @@
-//! The client's side: the URL, the upgrade, the authentication.
+//! The client's side: connecting, staying connected, replicating.
+//!
+//! A [`Client`] stays connected: it reconnects, with a fresh token each time, and hands the
+//! application one [`Connection`] after the other. A [`Connector`] makes a single connection, as a
+//! whole or step by step. What a [`Connection`] to a server can do beside is in `replication`:
+//! start from a [`Resume`] state, subscribe, acknowledge.
 
+mod backoff;
+mod connector;
+mod failure;
+mod replication;
+mod supervisor;
 #[cfg(feature = "tls")]
 mod tls;
+mod token;
 
-use std::{future::pending, io, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-    time::{Instant, timeout},
-};
-use tokio_tungstenite::{
-    client_async_with_config,
-    tungstenite::{
-        self, ClientRequestBuilder,
-        http::{Uri, uri::Scheme},
-    },
+    sync::{Notify, watch},
+    time::Instant,
 };
 
 use crate::{
-    registry::Occupant,
-    session::{AuthenticatedServer, ClientId, ClientSession, End, Token},
-    transport::{self, Connection, Limits, Socket, Step, config, metered},
+    session::{AuthenticatedServer, ClientId, UnixTime},
+    transport::{Connection, Limits},
     wire::Version,
 };
 
+use supervisor::Supervisor;
+use token::DynProvider;
+
+pub use backoff::Backoff;
+pub use connector::{ConnectError, Connector, UpgradeError, Upgraded, UrlError};
+pub use failure::{Advice, Failure};
+pub use replication::{Resume, StartError, SubscribeError, Subscription};
 #[cfg(feature = "tls")]
 pub use tls::ClientTls;
+pub use token::{TokenError, TokenProvider, TokenReason};
 
-/// The port of a service whose URL names none, like the published clients'.
-const DEFAULT_PORT: u16 = 5133;
-
-/// Where to connect and how.
+/// A client that stays connected until it is told otherwise.
+///
+/// It is usable without a service: until [`Client::connect`] is called, and after
+/// [`Client::disconnect`], it is offline and does nothing. In between it has at most one
+/// connection at a time. Dropping it closes the connection normally.
 ///
 /// ```no_run
-/// use electric_satellite::{client::Client, session::{ClientId, Token}};
+/// use std::time::Duration;
+/// use electric_satellite::{client::{Client, Resume}, session::Token};
 ///
-/// # async fn connect() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = Client::new("http://localhost:5133")?;
-/// let connection = client.connect(&ClientId::random(), Token::new("the token")?).await?;
-/// println!("let in by {}", connection.server_id());
+/// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::builder("http://localhost:5133", Token::new("the token")?)?.build();
+/// println!("keep this id: {}", client.client_id());
+/// client.connect();
+/// let mut resume = Resume::default(); // what was kept the last time, if there was one
+/// while let Ok(mut connection) = client.connection().await {
+///     if let Err(error) = connection.start_replication(&mut resume, Duration::from_secs(10)).await {
+///         println!("{error}");
+///         continue; // the client comes back with another connection, or gives up
+///     }
+///     while let Some(event) = connection.recv().await {
+///         println!("{event:?}");
+///     }
+/// }
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone, Debug)]
 pub struct Client {
-    host: String,
-    port: u16,
-    /// Whether the URL asks for TLS.
-    secure: bool,
-    #[cfg(feature = "tls")]
-    tls: Option<ClientTls>,
-    version: Version,
-    limits: Limits,
+    client_id: ClientId,
+    shared: Arc<Shared>,
+    connectivity: watch::Receiver<Connectivity>,
 }
 
-/// A WebSocket that has negotiated a version and is not authenticated yet.
-pub struct Upgraded<S> {
-    socket: Socket<S>,
-    version: Version,
-    limits: Limits,
+/// What a client and its supervisor share.
+struct Shared {
+    /// What the application wants.
+    wanted: watch::Sender<Wanted>,
+    /// For the supervisor: not to wait for the next attempt.
+    retry: Notify,
+    /// The connection that the application has not taken yet.
+    ready: Mutex<Option<Connection<AuthenticatedServer>>>,
+    /// For the application: there is one, or there will not be one.
+    news: Notify,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Offline,
+    Online,
+    /// The client is dropped.
+    Nothing,
+}
+
+/// Whether a client is connected.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Connectivity {
+    /// It is not.
+    Disconnected {
+        /// Why; nothing if it was told so, or never was told to connect.
+        reason: Option<Arc<Failure>>,
+        /// When it tries again; nothing if it does not.
+        next_attempt: Option<Instant>,
+    },
+    /// It tries to be.
+    Connecting,
+    /// The service has let it in.
+    Connected {
+        /// The service's instance id. It may be empty.
+        server_id: String,
+        /// The protocol version that was agreed on.
+        version: Version,
+    },
+}
+
+/// Why a client hands out no connection any more.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Stopped {
+    /// It is offline, because it was told so or has not been told to connect.
+    #[error("the client is offline")]
+    Offline,
+    /// It has given up, for this reason. [`Client::connect`] makes it try again.
+    #[error("the client has given up: {0}")]
+    GivenUp(Arc<Failure>),
+}
+
+/// What a client does about the expiry of the token that let it in. The token's `exp` is read
+/// without being verified; a token without one does not expire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RenewalPolicy {
+    /// Nothing: services judge a token when it is presented. One that enforces the expiry closes
+    /// the connection, and the client comes back with a fresh token.
+    #[default]
+    Never,
+    /// It asks for another token so long before the expiry, and presents it on the live
+    /// connection. Electric from 0.9.3 on accepts that from the same user, and so does a server
+    /// here that is configured to; others close the connection.
+    InPlace(Duration),
+    /// It reconnects so long before the expiry, with another token.
+    Reconnect(Duration),
+}
+
+/// Configures a [`Client`].
+#[must_use = "build the client"]
+pub struct ClientBuilder {
+    connector: Connector,
+    provider: DynProvider,
+    token_timeout: Duration,
+    client_id: Option<ClientId>,
+    server_id: Option<String>,
+    backoff: Backoff,
+    renewal: RenewalPolicy,
+    random: fastrand::Rng,
+    clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,
 }
 
 impl Client {
-    /// A client of the service at this URL: `http` or `ws`, and with the feature `tls` `https` or
-    /// `wss`. Only the host and the port count beside, as with the published clients.
+    /// Configures a client of the service at this URL: `http` or `ws`, and with the feature `tls`
+    /// `https` or `wss`; of the rest, only the host and the port count. The tokens come from the
+    /// provider, or are always this one.
     ///
     /// # Errors
     ///
-    /// It is no such URL. Without the feature `tls`, `https` and `wss` need a stream of your own;
-    /// see [`Client::upgrade`].
-    pub fn new(url: &str) -> Result<Client, UrlError> {
-        let url: Uri = url.parse().map_err(|_| UrlError::Malformed)?;
-        let secure = match url.scheme().map(Scheme::as_str) {
-            Some("http" | "ws") => false,
-            Some("https" | "wss") if cfg!(feature = "tls") => true,
-            Some("https" | "wss") => return Err(UrlError::Tls),
-            _ => return Err(UrlError::Scheme),
-        };
-        let host = url.host().filter(|host| !host.is_empty()).ok_or(UrlError::Malformed)?;
-        Ok(Client {
-            host: host.to_owned(),
-            port: url.port_u16().unwrap_or(if secure { 443 } else { DEFAULT_PORT }),
-            secure,
-            #[cfg(feature = "tls")]
-            tls: None,
-            version: Version::V0_12,
-            limits: Limits::client(),
+    /// It is no such URL.
+    pub fn builder(url: &str, provider: impl TokenProvider) -> Result<ClientBuilder, UrlError> {
+        Ok(ClientBuilder {
+            connector: Connector::new(url)?,
+            provider: token::erase(provider),
+            token_timeout: Duration::from_secs(30),
+            client_id: None,
+            server_id: None,
+            backoff: Backoff::default(),
+            renewal: RenewalPolicy::default(),
+            random: fastrand::Rng::new(),
+            clock: Arc::new(UnixTime::now),
         })
     }
 
-    /// The same client, offering another version.
-    pub fn with_version(self, version: Version) -> Client {
-        Client { version, ..self }
+    /// The id that it presents: to be kept beside the data and given to
+    /// [`ClientBuilder::client_id`] the next time.
+    pub fn client_id(&self) -> &ClientId {
+        &self.client_id
     }
 
-    /// The same client with other limits.
-    pub fn with_limits(self, limits: Limits) -> Client {
-        Client { limits, ..self }
+    /// Connects, and stays connected from then on. Does nothing if it does so already; makes a
+    /// client that has given up try again.
+    pub fn connect(&self) {
+        self.shared.want(Wanted::Online);
     }
 
-    /// The same client, which gives each step of connecting this long.
-    pub fn with_timeout(mut self, timeout: Duration) -> Client {
-        self.limits.upgrade_timeout = timeout;
-        self.limits.auth_timeout = timeout;
-        self
+    /// Goes offline: the connection is closed normally, an attempt is broken off. Does nothing if
+    /// it is offline.
+    pub fn disconnect(&self) {
+        self.shared.want(Wanted::Offline);
     }
 
-    /// Connects and authenticates. The connection is driven by a task of its own from then on,
-    /// and lives until it ends or the [`Connection`] is dropped.
+    /// The moment is good: the network has come back, or the application has been resumed. A
+    /// client that waits for its next attempt makes it now, and counts from the beginning; one
+    /// that is connected pings the service at once, so that a connection that has died meanwhile
+    /// is noticed within [`ping_timeout`](Limits::ping_timeout).
+    pub fn retry_now(&self) {
+        self.shared.retry.notify_one();
+    }
+
+    /// Whether it is connected, and what it does about it.
+    pub fn connectivity(&self) -> watch::Receiver<Connectivity> {
+        self.connectivity.clone()
+    }
+
+    /// Waits for the next connection. Each is handed out once, and lives until it is lost or the
+    /// application drops it; both make the client connect again. Cancel-safe.
     ///
     /// # Errors
     ///
-    /// See [`ConnectError`], which tells how far it came.
-    pub async fn connect(
-        &self,
-        client_id: &ClientId,
-        token: Token,
-    ) -> Result<Connection<AuthenticatedServer>, ConnectError> {
-        let stream = self.dial().await?;
-        #[cfg(feature = "tls")]
-        if self.secure {
-            let stream = self.secure(stream).await?;
-            return self.upgrade(stream).await?.authenticate(client_id, token).await;
-        }
-        self.upgrade(stream).await?.authenticate(client_id, token).await
-    }
-
-    /// The same client, which trusts other servers; only those that the machine trusts unless set.
-    #[cfg(feature = "tls")]
-    pub fn with_tls(self, tls: ClientTls) -> Client {
-        Client { tls: Some(tls), ..self }
-    }
-
-    /// Whether the URL asks for TLS, so that the TLS handshake (`secure`) is a step of its own.
-    pub fn is_secure(&self) -> bool {
-        self.secure
-    }
-
-    /// Takes a stream through the TLS handshake: the step between the first and the second if the
-    /// URL asks for it.
-    ///
-    /// # Errors
-    ///
-    /// It failed: the server is no TLS server, or not trusted.
-    #[cfg(feature = "tls")]
-    pub async fn secure<S>(
-        &self,
-        stream: S,
-    ) -> Result<tokio_rustls::client::TlsStream<S>, ConnectError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let tls = match &self.tls {
-            Some(tls) => tls.clone(),
-            None => ClientTls::platform().map_err(ConnectError::Tls)?,
-        };
-        let stream = self.in_time(tls.connect(self.bare_host(), stream)).await?;
-        stream.map_err(ConnectError::Tls)
-    }
-
-    /// The host without the brackets of an IPv6 address.
-    fn bare_host(&self) -> &str {
-        self.host.trim_start_matches('[').trim_end_matches(']')
-    }
-
-    /// Opens the TCP connection: the first of the three steps of [`Client::connect`].
-    ///
-    /// # Errors
-    ///
-    /// The service cannot be reached.
-    pub async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let stream = self.in_time(TcpStream::connect((self.bare_host(), self.port))).await?;
-        let stream = stream.map_err(ConnectError::Unreachable)?;
-        stream.set_nodelay(true).map_err(ConnectError::Unreachable)?;
-        Ok(stream)
-    }
-
-    /// Upgrades a stream to a WebSocket and negotiates the version: the second step. The stream
-    /// may be anything that leads to the service, such as a TLS stream.
-    ///
-    /// # Errors
-    ///
-    /// The service refused, or is none.
-    pub async fn upgrade<S>(&self, stream: S) -> Result<Upgraded<S>, ConnectError>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
-        let uri = format!("ws://{}:{}/ws", self.host, self.port);
-        let uri: Uri = uri.parse().expect("made of the parts of a URL");
-        let request = ClientRequestBuilder::new(uri).with_sub_protocol(self.version.to_string());
-        let stream = metered(stream, &self.limits);
-        let handshake = client_async_with_config(request, stream, Some(config(&self.limits)));
-        let (stream, _) = self.in_time(handshake).await?.map_err(refused)?;
-        let (version, limits) = (self.version, self.limits.clone());
-        Ok(Upgraded { socket: Socket::new(stream, &limits), version, limits })
-    }
-
-    async fn in_time<F: Future>(&self, step: F) -> Result<F::Output, ConnectError> {
-        timeout(self.limits.upgrade_timeout, step)
-            .await
-            .map_err(|_| ConnectError::TimedOut(self.limits.upgrade_timeout))
-    }
-}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Upgraded<S> {
-    /// The negotiated version.
-    pub fn version(&self) -> Version {
-        self.version
-    }
-
-    /// Presents the token: the third step.
-    ///
-    /// # Errors
-    ///
-    /// The service did not let the client in.
-    pub async fn authenticate(
-        self,
-        client_id: &ClientId,
-        token: Token,
-    ) -> Result<Connection<AuthenticatedServer>, ConnectError> {
-        let Upgraded { mut socket, version, limits } = self;
-        let now = Instant::now().into_std();
-        let mut session = ClientSession::new(now, limits.auth_timeout, version, client_id, token);
-        match transport::handshake(&mut socket, &mut session, pending()).await {
-            Ok(Step::Authenticated(server)) => {
-                let occupant = Occupant::default();
-                let (connection, driver) =
-                    transport::connect(socket, session, server, occupant, version, &limits);
-                tokio::spawn(driver);
-                Ok(connection)
+    /// There will be none; see [`Stopped`].
+    pub async fn connection(&self) -> Result<Connection<AuthenticatedServer>, Stopped> {
+        loop {
+            let mut news = std::pin::pin!(self.shared.news.notified());
+            news.as_mut().enable();
+            // One that has ended before it was taken is of no use.
+            if let Some(connection) = self.shared.take().filter(|ready| ready.end().is_none()) {
+                return Ok(connection);
             }
-            Ok(Step::Authenticate(_)) => unreachable!("only a server is asked"),
-            Err(end) => Err(ConnectError::Ended(end)),
+            if let Some(stopped) = self.stopped() {
+                return Err(stopped);
+            }
+            news.await;
+        }
+    }
+
+    fn stopped(&self) -> Option<Stopped> {
+        if *self.shared.wanted.borrow() == Wanted::Online {
+            return None;
+        }
+        match &*self.connectivity.borrow() {
+            Connectivity::Disconnected { reason: Some(reason), next_attempt: None } => {
+                Some(Stopped::GivenUp(Arc::clone(reason)))
+            }
+            _ => Some(Stopped::Offline),
         }
     }
 }
 
-/// Why a text is not the URL of a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum UrlError {
-    /// It is no URL with a host.
-    #[error("not a URL with a host, such as http://localhost:5133")]
-    Malformed,
-    /// It is a URL for something else.
-    #[error("the URL must begin with http:// or ws://")]
-    Scheme,
-    /// It asks for TLS.
-    #[error("TLS is not built in: bring a TLS stream of your own")]
-    Tls,
-}
+impl Shared {
+    fn want(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
+        self.news.notify_waiters();
+    }
 
-/// Why a client is not connected; how far it came can be told from the variant.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConnectError {
-    /// No TCP connection.
-    #[error("the service cannot be reached: {0}")]
-    Unreachable(#[source] io::Error),
-    /// No TLS connection.
-    #[error("the service cannot be reached by TLS: {0}")]
-    Tls(#[source] io::Error),
-    /// A step before authentication took too long.
-    #[error("the service did not answer within {0:?}")]
-    TimedOut(Duration),
-    /// The service answered the upgrade with an HTTP error: a wrong path, a version that it does
-    /// not speak, or not ready.
-    #[error("the upgrade was refused: {status} {body:?}")]
-    UpgradeRefused {
-        /// The HTTP status code.
-        status: u16,
-        /// The body, as text; it says why.
-        body: String,
-    },
-    /// What answered is no such service, or the connection broke.
-    #[error("the upgrade failed: {0}")]
-    UpgradeFailed(#[source] UpgradeError),
-    /// The session ended before the service had let the client in.
-    #[error("{}", .0.cause)]
-    Ended(End),
-}
+    fn take(&self) -> Option<Connection<AuthenticatedServer>> {
+        self.ready.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
 
-/// What the WebSocket library says of a failed upgrade.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct UpgradeError(tungstenite::Error);
-
-fn refused(error: tungstenite::Error) -> ConnectError {
-    match error {
-        tungstenite::Error::Http(response) => {
-            let status = response.status().as_u16();
-            let body = response.into_body().unwrap_or_default();
-            ConnectError::UpgradeRefused { status, body: String::from_utf8_lossy(&body).into() }
-        }
-        error => ConnectError::UpgradeFailed(UpgradeError(error)),
+    /// Leaves a connection for the application, or takes one away that it has not taken.
+    fn put(&self, connection: Option<Connection<AuthenticatedServer>>) {
+        *self.ready.lock().unwrap_or_else(PoisonError::into_inner) = connection;
+        self.news.notify_waiters();
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.shared.want(Wanted::Nothing);
+    }
+}
 
-    #[test]
-    fn only_host_and_port_of_a_url_count() {
-        for (url, host, port) in [
-            ("http://localhost", "localhost", 5133),
-            ("ws://127.0.0.1:80/any/path?x=1", "127.0.0.1", 80),
-            ("http://[::1]:5133/", "[::1]", 5133),
-            #[cfg(feature = "tls")]
-            ("wss://example", "example", 443),
-        ] {
-            let client = Client::new(url).unwrap();
-            assert_eq!((client.host.as_str(), client.port), (host, port), "{url}");
-        }
+impl ClientBuilder {
+    /// The id to present: the one of the last time. A random one unless set.
+    pub fn client_id(self, client_id: ClientId) -> ClientBuilder {
+        ClientBuilder { client_id: Some(client_id), ..self }
     }
 
-    #[test]
-    fn other_urls_are_refused_with_a_reason() {
-        let error = |url| Client::new(url).unwrap_err();
-        #[cfg(not(feature = "tls"))]
-        assert_eq!(error("https://localhost"), UrlError::Tls);
-        assert_eq!(error("ftp://localhost"), UrlError::Scheme);
-        assert_eq!(error("localhost:5133"), UrlError::Scheme);
-        assert_eq!(error("not a url"), UrlError::Malformed);
+    /// The instance id of the service to accept: another one is a failure, and the client gives
+    /// up. Any unless set.
+    pub fn server_id(self, server_id: impl Into<String>) -> ClientBuilder {
+        ClientBuilder { server_id: Some(server_id.into()), ..self }
+    }
+
+    /// How long the token provider may take. 30 s unless set.
+    pub fn token_timeout(self, token_timeout: Duration) -> ClientBuilder {
+        ClientBuilder { token_timeout, ..self }
+    }
+
+    /// The protocol versions to offer; 0.12 unless set. See [`Connector::with_versions`].
+    ///
+    /// # Panics
+    ///
+    /// If there is none.
+    pub fn versions(self, versions: impl IntoIterator<Item = Version>) -> ClientBuilder {
+        ClientBuilder { connector: self.connector.with_versions(versions), ..self }
+    }
+
+    /// Limits on size and time; [`Limits::client`] unless set.
+    pub fn limits(self, limits: Limits) -> ClientBuilder {
+        ClientBuilder { connector: self.connector.with_limits(limits), ..self }
+    }
+
+    /// Which servers to trust; those that the machine trusts unless set.
+    #[cfg(feature = "tls")]
+    pub fn tls(self, tls: ClientTls) -> ClientBuilder {
+        ClientBuilder { connector: self.connector.with_tls(tls), ..self }
+    }
+
+    /// How to open streams instead of by TCP. See [`Connector::with_dialer`].
+    pub fn dialer<D, F, S>(self, dialer: D) -> ClientBuilder
+    where
+        D: Fn(String, u16) -> F + Send + Sync + 'static,
+        F: Future<Output = io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        ClientBuilder { connector: self.connector.with_dialer(dialer), ..self }
+    }
+
+    /// The pauses between attempts.
+    pub fn backoff(self, backoff: Backoff) -> ClientBuilder {
+        ClientBuilder { backoff, ..self }
+    }
+
+    /// What to do about the expiry of the token.
+    pub fn renewal(self, renewal: RenewalPolicy) -> ClientBuilder {
+        ClientBuilder { renewal, ..self }
+    }
+
+    /// Makes the pauses the same at every run: for tests.
+    pub fn random_seed(self, seed: u64) -> ClientBuilder {
+        ClientBuilder { random: fastrand::Rng::with_seed(seed), ..self }
+    }
+
+    /// Another wall clock, by which the expiry of tokens is judged: for tests.
+    pub fn clock(self, clock: impl Fn() -> UnixTime + Send + Sync + 'static) -> ClientBuilder {
+        ClientBuilder { clock: Arc::new(clock), ..self }
+    }
+
+    /// The client, offline. Must be called on a Tokio runtime with time and I/O enabled; a task of
+    /// its own looks after the connection as long as the client is not dropped.
+    pub fn build(self) -> Client {
+        let client_id = self.client_id.clone().unwrap_or_else(ClientId::random);
+        let shared = Arc::new(Shared {
+            wanted: watch::Sender::new(Wanted::Offline),
+            retry: Notify::new(),
+            ready: Mutex::new(None),
+            news: Notify::new(),
+        });
+        let offline = Connectivity::Disconnected { reason: None, next_attempt: None };
+        let (publish, connectivity) = watch::channel(offline);
+        let supervisor = Supervisor::new(self, client_id.clone(), Arc::clone(&shared), publish);
+        tokio::spawn(supervisor.run());
+        Client { client_id, shared, connectivity }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("client_id", &self.client_id)
+            .field("connectivity", &*self.connectivity.borrow())
+            .finish_non_exhaustive()
     }
 }

@@ -29,7 +29,9 @@ use bytes::Bytes;
 
 use crate::wire::{
     FrameError, Message, Method, Reply, ReplyError, Request, RequestError, Version,
-    proto::{SatErrorResp, sat_error_resp::ErrorCode},
+    proto::{
+        SatErrorResp, sat_error_resp::ErrorCode, sat_in_start_replication_resp::replication_error,
+    },
     refusal,
 };
 
@@ -498,6 +500,22 @@ pub enum Cause {
     /// The server did not let this client in.
     #[error("authentication refused by the server: {0}")]
     RefusedByServer(SatErrorResp),
+    /// The server refused to start replication, which ends the connection.
+    #[error("the server does not start replication: {}: {message:?}", code.as_str_name())]
+    NotStarted {
+        /// The reason.
+        code: replication_error::Code,
+        /// The server's words.
+        message: String,
+    },
+    /// The server answered a call with an error, which ends the connection.
+    #[error("{method} refused by the server: {error}")]
+    CallRefusedByServer {
+        /// The method called.
+        method: Method,
+        /// The answer.
+        error: SatErrorResp,
+    },
     /// This end answered a call with an error, which ends the connection.
     #[error("{method} refused: {error}")]
     CallRefused {
@@ -690,6 +708,16 @@ pub trait Session {
     ///
     /// See [`SendError`].
     fn call(&mut self, request: Request) -> Result<CallId, SendError>;
+
+    /// Presents another token, on a connection that is authenticated. Only a client does that. The
+    /// answer comes as [`Output::Reply`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    fn reauthenticate(&mut self, _token: Token) -> Result<CallId, SendError> {
+        Err(SendError::NotOurs { message: Method::Authenticate.as_str() })
+    }
 
     /// Gives up on a call: its reply, should it come, is [`Output::Stray`].
     fn forget(&mut self, call: CallId);

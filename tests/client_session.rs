@@ -15,7 +15,7 @@ use electric_satellite::{
 };
 use proptest::{collection::vec, prelude::*, sample::select};
 use sat_error_resp::ErrorCode;
-use sat_in_start_replication_resp::ReplicationError;
+use sat_in_start_replication_resp::{ReplicationError, replication_error::Code};
 
 type Client = Table<ClientSession>;
 
@@ -267,14 +267,34 @@ fn replies_find_their_calls_in_any_order() {
 }
 
 #[test]
-fn a_refused_call_is_told_and_the_connection_is_left_to_the_server() {
+fn a_call_that_is_refused_ends_the_connection_as_it_does_on_the_servers_side() {
+    for method in [Method::StartReplication, Method::Subscribe] {
+        let mut client = ready(Version::V0_12);
+        let call = match method {
+            Method::Subscribe => client.calls(subscribe("a")),
+            _ => client.calls(start()),
+        };
+        let error = error(ErrorCode::InvalidRequest);
+        let seen = client.hears(refusal(method.as_str(), 2, error.clone()));
+        let answered = Err(CallError::Reply(ReplyError::Refused(error.clone())));
+        let cause = Cause::CallRefusedByServer { method, error };
+        let end = end(Close::NORMAL, cause);
+        assert_eq!(seen, [Seen::Answered(call, answered), end]);
+    }
+}
+
+#[test]
+fn another_token_is_presented_by_the_same_client_and_answered_like_any_call() {
     let mut client = ready(Version::V0_12);
-    let call = client.calls(start());
-    let why = error(ErrorCode::InvalidRequest);
-    let seen = client.hears(refusal("startReplication", 2, why.clone()));
-    let answered = Err(CallError::Reply(ReplyError::Refused(why)));
-    assert_eq!(seen, [Seen::Answered(call, answered)]);
-    assert!(client.session.wants_input());
+    let call = client.session.reauthenticate(token("another")).unwrap();
+    assert_eq!(client.drain(), [sent(crate::call(2, auth("client-1", "another")))]);
+    let seen = client.hears(reply(2, welcome()));
+    assert_eq!(seen, [Seen::Answered(call, Ok(welcome().into()))]);
+
+    let call = client.session.reauthenticate(token("another")).unwrap();
+    client.drain();
+    let seen = client.input(Input::Closed(None));
+    assert_eq!(seen[0], Seen::Answered(call, Err(CallError::Ended)));
 }
 
 #[test]
@@ -468,8 +488,10 @@ fn a_start_that_the_server_answers_with_an_error_starts_nothing() {
     let call = client.calls(start());
     let err = Some(ReplicationError { code: 1, message: "too old".into() });
     let answer = Reply::from(SatInStartReplicationResp { err, unacked_window_size: None });
-    assert_eq!(client.hears(answer.encode(2)), [Seen::Answered(call, Ok(answer))]);
-    assert_eq!(client.session.send(ack()), not_started("SatOpLogAck"));
+    let cause = Cause::NotStarted { code: Code::BehindWindow, message: "too old".into() };
+    let end = end(Close::NORMAL, cause);
+    assert_eq!(client.hears(answer.encode(2)), [Seen::Answered(call, Ok(answer)), end]);
+    assert_eq!(client.session.send(ack()), Err(SendError::Ended));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use common::{
 };
 use electric_satellite::{
     auth::{Algorithm, AuthError, Authenticator, ClaimRules, JwtAuthenticator, Key, Minter},
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{AcceptError, Server},
     session::{
         AuthenticatedClient, AuthenticatedServer, Cause, ClientId, Close, End, Fault, SendError,
@@ -1113,7 +1113,7 @@ async fn answer_subscriptions(mut connection: OfServer) {
 }
 
 async fn connect(address: std::net::SocketAddr, word: &str) -> Result<OfClient, ConnectError> {
-    let client = Client::new(&format!("http://{address}")).unwrap();
+    let client = Connector::new(&format!("http://{address}")).unwrap();
     client.connect(&ClientId::random(), token(word)).await
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     registry::{DuplicatePolicy, InProcessRegistry},
     server::{Drain, Server, empty_database},
     session::{AuthenticatedServer, Cause, ClientId},
@@ -70,7 +70,7 @@ async fn connect(
     server: &Satellite,
     client_id: &str,
 ) -> Result<Connection<AuthenticatedServer>, ConnectError> {
-    let client = Client::new("ws://localhost").expect("a URL");
+    let client = Connector::new("ws://localhost").expect("a URL");
     let upgraded = client.upgrade(dial(server, address(1))).await?;
     upgraded.authenticate(&ClientId::new(client_id).expect("an id"), unsigned_token()).await
 }

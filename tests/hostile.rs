@@ -23,7 +23,7 @@ use std::{
 
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{Server, empty_database},
     session::{ClientId, Close, Token},
     transport::Limits,
@@ -176,7 +176,7 @@ impl Honest {
 
 /// One visit of an honest client.
 async fn visit(from: IpAddr, to: SocketAddr) -> Result<(), ConnectError> {
-    let client = Client::new(&format!("ws://{to}")).expect("a URL");
+    let client = Connector::new(&format!("ws://{to}")).expect("a URL");
     let stream = connect_from(from, to).await.map_err(ConnectError::Unreachable)?;
     let upgraded = client.upgrade(stream).await?;
     let connection = upgraded.authenticate(&ClientId::random(), good_token()).await?;

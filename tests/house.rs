@@ -261,7 +261,7 @@ fn keeps(file: &str, source: &str) {
 #[test]
 fn importing_from_above_and_from_the_own_row_is_lawful() {
     keeps("auth.rs", "mod keys; use crate::{session::Token, wire::proto::*}; use keys::Key;");
-    keeps("server/upgrade.rs", "use crate::client::Client; use super::Options;");
+    keeps("server/upgrade.rs", "use crate::client::Connector; use super::Options;");
     keeps("client.rs", "use crate::server::Server;");
     keeps("session/server.rs", "use super::{Token, client::ClientSession, super::wire::Message};");
     keeps("main.rs", "mod cli; fn main() { cli::main() }");

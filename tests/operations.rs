@@ -15,7 +15,7 @@ use std::{
 
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{Server, empty_database},
     session::{ClientId, Token},
     transport::Limits,
@@ -38,7 +38,7 @@ use service::{
 
 /// Connects with the library's own client, and leaves.
 async fn connect(service: &Service, client_id: &str, token: Token) -> Result<(), ConnectError> {
-    let client = Client::new(&service.url()).expect("a URL");
+    let client = Connector::new(&service.url()).expect("a URL");
     let client_id = ClientId::new(client_id).expect("an id");
     let connection = guarded("connect", client.connect(&client_id, token)).await?;
     connection.close(electric_satellite::session::Close::NORMAL);

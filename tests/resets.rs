@@ -14,7 +14,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     registry::{DuplicatePolicy, InProcessRegistry},
     server::{Server, empty_database},
     session::{Cause, ClientId, Violation},
@@ -162,8 +162,8 @@ impl House {
     }
 }
 
-fn client() -> Client {
-    Client::new("ws://localhost").expect("a URL")
+fn client() -> Connector {
+    Connector::new("ws://localhost").expect("a URL")
 }
 
 /// Each break of the client's connection, as the server sees it.

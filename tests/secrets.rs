@@ -18,7 +18,7 @@ use common::{
 };
 use electric_satellite::{
     auth::{Algorithm, Authenticator, ClaimRules, JwtAuthenticator, Key, Minter},
-    client::Client,
+    client::Connector,
     server::Server,
     session::{
         ClientSession, Close, End, Frame, Input, Output, Refusal, ServerSession, Session, UnixTime,
@@ -593,7 +593,7 @@ async fn the_log_is_heard() {
             .serve(listener, async |mut connection| while connection.recv().await.is_some() {})
             .await
     });
-    let client = Client::new(&format!("http://{address}")).unwrap();
+    let client = Connector::new(&format!("http://{address}")).unwrap();
     for text in tokens() {
         drop(client.connect(&id("heard"), token(&text)).await);
     }
@@ -785,7 +785,7 @@ mod binary {
     #[tokio::test]
     async fn a_service_that_logs_at_debug_level_shows_no_token() {
         let service = Service::start();
-        let client = Client::new(&service.url()).unwrap();
+        let client = Connector::new(&service.url()).unwrap();
         let (good, bad) = (planted("u1", true), planted("u2", false));
         let connection = client.connect(&id("client-1"), token(&good)).await.unwrap();
         connection.call(start(), Duration::from_secs(60)).await.unwrap();

@@ -15,7 +15,7 @@ use std::{
 
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::{Client, ClientTls, ConnectError},
+    client::{ClientTls, ConnectError, Connector},
     server::{Server, Tls, TlsError, empty_database},
     session::{AuthenticatedServer, ClientId},
     transport::{Connection, Limits},
@@ -98,10 +98,10 @@ impl Listening {
     }
 
     /// A client of it, by this scheme and host, that trusts this authority.
-    fn client(&self, scheme: &str, host: &str, authority: &str) -> Client {
+    fn client(&self, scheme: &str, host: &str, authority: &str) -> Connector {
         let url = format!("{scheme}://{host}:{}", self.address.port());
         let tls = ClientTls::trusting(file(&format!("authority-{authority}.pem")));
-        Client::new(&url).expect("a URL").with_tls(tls.expect("an authority"))
+        Connector::new(&url).expect("a URL").with_tls(tls.expect("an authority"))
     }
 }
 
@@ -111,12 +111,12 @@ impl Drop for Listening {
     }
 }
 
-async fn connect(client: &Client) -> Result<Connection<AuthenticatedServer>, ConnectError> {
+async fn connect(client: &Connector) -> Result<Connection<AuthenticatedServer>, ConnectError> {
     guarded("connect", client.connect(&ClientId::random(), unsigned_token())).await
 }
 
 /// That this is refused, by TLS.
-async fn assert_distrusted(client: &Client) {
+async fn assert_distrusted(client: &Connector) {
     match connect(client).await {
         Err(ConnectError::Tls(error)) => {
             assert!(error.to_string().contains("certificate"), "{error}");
@@ -147,7 +147,7 @@ async fn a_trusted_server_is_reached_and_no_other() {
         other => panic!("{:?}", other.map(drop)),
     }
     let url = format!("wss://localhost:{}", server.address.port());
-    assert_distrusted(&Client::new(&url).expect("a URL")).await;
+    assert_distrusted(&Connector::new(&url).expect("a URL")).await;
     // It serves others all the same.
     connect(&server.client("wss", "localhost", "a")).await.expect("it is let in");
 }

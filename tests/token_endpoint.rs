@@ -10,7 +10,7 @@ use std::{net::SocketAddr, time::Duration};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use electric_satellite::{
     auth::{JwtAuthenticator, Minter},
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{Server, empty_database},
     session::{Cause, ClientId, Token, UnixTime},
     wire::proto::SatInStartReplicationReq,
@@ -77,7 +77,7 @@ async fn a_token_is_accepted_exactly_once() {
     let authenticator = JwtAuthenticator::from_vars(variable_of_the_service).unwrap();
     let (listener, service) = listen().await;
     tokio::spawn(async move { Server::new(authenticator).serve(listener, empty_database).await });
-    let client = Client::new(&format!("ws://{service}")).unwrap();
+    let client = Connector::new(&format!("ws://{service}")).unwrap();
     let connect = async |token| client.connect(&ClientId::random(), token).await;
 
     let first = token(endpoint).await;

@@ -143,6 +143,13 @@ impl ClaimRules {
     }
 }
 
+/// When claims say that their token expires.
+pub(super) fn expiry(payload: &[u8]) -> Option<UnixTime> {
+    let claims = json::claims(payload, None).ok()?;
+    let exp = numeric_date("exp", &claims.exp).ok()?;
+    exp.map(|exp| UnixTime::from_secs(exp.floor()))
+}
+
 /// What the rules make of a token.
 pub(super) struct Judged {
     pub(super) identity: Identity,

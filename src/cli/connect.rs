@@ -8,7 +8,7 @@ use std::{
 
 use clap::Args;
 use electric_satellite::{
-    client::{Client, ClientTls, ConnectError},
+    client::{ClientTls, ConnectError, Connector},
     session::{Cause, ClientId, Close, End, Token, Violation},
     transport::CallFailure,
     wire::{
@@ -111,7 +111,7 @@ impl Connect {
             None => ClientId::random(),
         };
         let token = super::token_from(&self.token)?;
-        let mut client = Client::new(&self.url)
+        let mut client = Connector::new(&self.url)
             .map_err(|error| format!("{}: {error}", self.url))?
             .with_version(version)
             .with_timeout(Duration::from_secs(self.timeout));
@@ -137,7 +137,7 @@ impl Connect {
     async fn handshake<S>(
         &self,
         report: &mut Report,
-        client: &Client,
+        client: &Connector,
         stream: S,
         client_id: &ClientId,
         token: Token,
@@ -182,7 +182,7 @@ impl Connect {
             ConnectError::Unreachable(error) => {
                 format!("no service answers at {}: {error}. Is it running?", self.url)
             }
-            ConnectError::UpgradeRefused { status, body } => {
+            ConnectError::UpgradeRefused { status, body, .. } => {
                 format!("the service refused the upgrade with HTTP {status}: {}", body.trim())
             }
             ConnectError::UpgradeFailed(error) => {

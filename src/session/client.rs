@@ -8,7 +8,10 @@ use std::{
 
 use crate::wire::{
     Message, Method, Reply, ReplyError, Request, Version,
-    proto::{SatAuthReq, SatErrorResp, SatRpcRequest, SatRpcResponse, sat_error_resp::ErrorCode},
+    proto::{
+        SatAuthReq, SatErrorResp, SatInStartReplicationResp, SatRpcRequest, SatRpcResponse,
+        sat_error_resp::ErrorCode,
+    },
     refusal,
 };
 
@@ -23,6 +26,7 @@ use super::{
 #[derive(Debug)]
 pub struct ClientSession {
     version: Version,
+    client_id: ClientId,
     state: State,
     calls: Calls,
     out: VecDeque<Output<AuthenticatedServer>>,
@@ -72,13 +76,12 @@ impl ClientSession {
         client_id: &ClientId,
         token: Token,
     ) -> ClientSession {
-        let Token(token) = token;
-        let request = SatAuthReq { id: client_id.as_str().into(), token, headers: vec![] };
         let mut calls = Calls::counting_from(1);
         let call = calls.begin(Method::Authenticate);
-        let frame = Request::from(request).encode(call.request_id).encode();
+        let frame = auth_request(client_id, token).frame(call.request_id);
         ClientSession {
             version,
+            client_id: client_id.clone(),
             state: State::AwaitReply { deadline: now + auth_timeout },
             calls,
             out: VecDeque::from([Output::Send(frame.into())]),
@@ -123,7 +126,7 @@ impl ClientSession {
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope),
-            Message::Response(envelope) => self.answered(&mut ready, envelope),
+            Message::Response(envelope) => self.answered(&mut ready, envelope)?,
             Message::OpLogAck(_) => return Err(Violation::Unexpected(message.name()).into()),
             other => self.out.push_back(Output::Message(other)),
         }
@@ -146,15 +149,29 @@ impl ClientSession {
     }
 
     /// An answer of the server to a call of ours, or so it says.
-    fn answered(&mut self, ready: &mut Ready, envelope: SatRpcResponse) {
-        let Some(call) = self.expected(&envelope) else { return };
+    fn answered(&mut self, ready: &mut Ready, envelope: SatRpcResponse) -> Result<(), Ending> {
+        let Some(call) = self.expected(&envelope) else { return Ok(()) };
         let reply = Reply::decode(call.method, envelope);
-        match &reply {
-            Ok(Reply::StartReplication(start)) => ready.receiving = start.err.is_none(),
-            Ok(Reply::StopReplication(_)) => ready.receiving = false,
-            _ => {}
-        }
-        self.out.push_back(Output::Reply(call, reply.map_err(CallError::Reply)));
+        self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
+        let cause = match reply {
+            Ok(Reply::StartReplication(SatInStartReplicationResp { err: Some(error), .. })) => {
+                Cause::NotStarted { code: error.code(), message: error.message }
+            }
+            Err(ReplyError::Refused(error)) => {
+                Cause::CallRefusedByServer { method: call.method, error }
+            }
+            Ok(Reply::StartReplication(_)) => {
+                ready.receiving = true;
+                return Ok(());
+            }
+            Ok(Reply::StopReplication(_)) => {
+                ready.receiving = false;
+                return Ok(());
+            }
+            _ => return Ok(()),
+        };
+        // Servers close after these. Not to wait for it keeps the reason.
+        Err(Ending { close: Some(Close::NORMAL), cause })
     }
 
     /// The call that a response answers. A response that answers none is noted, and no more.
@@ -185,12 +202,19 @@ impl ClientSession {
         self.state = State::Closed;
         for call in self.calls.take_all() {
             // Nobody outside knows of the auth request.
-            if call.method != Method::Authenticate {
+            if call != AUTH_REQUEST {
                 self.out.push_back(Output::Reply(call, Err(CallError::Ended)));
             }
         }
         self.out.push_back(Output::End(End { close, cause }));
     }
+}
+
+/// The call that the session itself makes, its first.
+const AUTH_REQUEST: CallId = CallId { method: Method::Authenticate, request_id: 1 };
+
+fn auth_request(client_id: &ClientId, Token(token): Token) -> Request {
+    SatAuthReq { id: client_id.as_str().into(), token, headers: vec![] }.into()
 }
 
 fn peer_error(error: SatErrorResp) -> Ending {
@@ -273,6 +297,14 @@ impl Session for ClientSession {
         }
         let call = self.calls.begin(method);
         self.send_frame(&request.encode(call.request_id));
+        Ok(call)
+    }
+
+    fn reauthenticate(&mut self, token: Token) -> Result<CallId, SendError> {
+        self.ready_mut()?;
+        let call = self.calls.begin(Method::Authenticate);
+        let frame = auth_request(&self.client_id, token).frame(call.request_id);
+        self.out.push_back(Output::Send(frame.into()));
         Ok(call)
     }
 

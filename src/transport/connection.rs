@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     session::{
         AuthRequest, AuthenticatedClient, AuthenticatedServer, CallError, CallId, Cause, ClientId,
-        Close, End, Identity, Question, Refusal, SendError, Verified,
+        Close, End, Identity, Question, Refusal, SendError, Session, Token, Verified,
     },
     wire::{
         Call, Message, Reply, ReplyError, Request, Version,
@@ -87,7 +87,12 @@ impl<P> Connection<P> {
 
     /// The negotiated protocol version.
     pub fn version(&self) -> Version {
-        self.sender.guard.0.version
+        self.sender.version()
+    }
+
+    /// The half that sends, to be cloned and shared.
+    pub fn sender(&self) -> &Sender<P> {
+        &self.sender
     }
 
     /// How the connection ended, once it has.
@@ -270,6 +275,25 @@ impl<P> Handle<P> {
         self.0.finish(error, close, cause);
     }
 
+    /// Waits until it has ended and its last words are through. Cancel-safe.
+    pub(crate) async fn closed(&self) -> &End {
+        self.0.closed().await
+    }
+
+    /// Pings the peer, which has the usual time to answer.
+    pub(crate) fn challenge(&self) {
+        self.0.occupant.challenge();
+    }
+
+    /// Presents another token to the server.
+    pub(crate) async fn reauthenticate(
+        &self,
+        token: Token,
+        within: Duration,
+    ) -> Result<(), CallFailure> {
+        self.0.call(|session| session.reauthenticate(token), within).await.map(drop)
+    }
+
     /// Ends the connection when every call that has arrived is answered.
     pub(crate) fn drain(&self, close: Close) {
         let draining = Draining { close, cause: Cause::Drained, sealed: false };
@@ -307,6 +331,11 @@ impl<P> Sender<P> {
     /// Who is at the other end.
     pub fn peer(&self) -> &P {
         &self.guard.0.peer
+    }
+
+    /// The negotiated protocol version.
+    pub fn version(&self) -> Version {
+        self.guard.0.version
     }
 
     /// How the connection ended, once it has.
@@ -356,24 +385,9 @@ impl<P> Sender<P> {
         request: C,
         within: Duration,
     ) -> Result<C::Reply, CallFailure> {
-        let shared = &self.guard.0;
-        let (caller, answer) = oneshot::channel();
-        let id = {
-            let mut live = shared.lock();
-            let id = live.session.call(request.into()).map_err(CallFailure::NotSent)?;
-            live.calls.push((id, caller));
-            id
-        };
-        shared.occupant.wake();
-        let _waiting = Waiting { shared, id };
-        match timeout(within, answer).await {
-            Err(_) => Err(CallFailure::TimedOut),
-            Ok(Err(_)) | Ok(Ok(Err(CallError::Ended))) => Err(CallFailure::Ended),
-            Ok(Ok(Err(CallError::Reply(error)))) => Err(CallFailure::Reply(error)),
-            Ok(Ok(Ok(reply))) => {
-                Ok(C::reply(reply).expect("a reply is decoded as its call's method"))
-            }
-        }
+        let request = request.into();
+        let reply = self.guard.0.call(|session| session.call(request), within).await?;
+        Ok(C::reply(reply).expect("a reply is decoded as its call's method"))
     }
 
     /// Reports an error that is no answer to a call, and closes as every error is closed (1007).
@@ -390,9 +404,37 @@ impl<P> Sender<P> {
     /// Waits until the connection has ended, and its last words are through or given up
     /// ([`close_timeout`](super::Limits::close_timeout)). Cancel-safe.
     pub async fn closed(&self) -> &End {
-        let shared = &self.guard.0;
-        shared.finished.wait().await;
-        shared.end.wait().await
+        self.guard.0.closed().await
+    }
+}
+
+impl<P> Shared<P> {
+    /// Makes a call and waits for its answer, so long.
+    async fn call(
+        &self,
+        begin: impl FnOnce(&mut (dyn Session<Peer = P> + Send)) -> Result<CallId, SendError>,
+        within: Duration,
+    ) -> Result<Reply, CallFailure> {
+        let (caller, answer) = oneshot::channel();
+        let id = {
+            let mut live = self.lock();
+            let id = begin(&mut *live.session).map_err(CallFailure::NotSent)?;
+            live.calls.push((id, caller));
+            id
+        };
+        self.occupant.wake();
+        let _waiting = Waiting { shared: self, id };
+        match timeout(within, answer).await {
+            Err(_) => Err(CallFailure::TimedOut),
+            Ok(Err(_)) | Ok(Ok(Err(CallError::Ended))) => Err(CallFailure::Ended),
+            Ok(Ok(Err(CallError::Reply(error)))) => Err(CallFailure::Reply(error)),
+            Ok(Ok(Ok(reply))) => Ok(reply),
+        }
+    }
+
+    async fn closed(&self) -> &End {
+        self.finished.wait().await;
+        self.end.wait().await
     }
 }
 

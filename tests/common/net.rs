@@ -5,7 +5,7 @@ use std::{io::Write, time::Duration};
 use bytes::Bytes;
 use electric_satellite::{
     auth::{AuthError, Authenticator},
-    client::Client,
+    client::Connector,
     server::Server,
     session::{AuthRequest, AuthenticatedClient, AuthenticatedServer, UnixTime, Verified},
     transport::{Connection, Limits},
@@ -80,8 +80,8 @@ pub(crate) fn server(gate: Gate, limits: Limits) -> Server<Gate> {
     Server::new(gate).with_server_id("server-1").with_limits(limits)
 }
 
-pub(crate) fn client(limits: Limits) -> Client {
-    Client::new("http://localhost").unwrap().with_limits(limits)
+pub(crate) fn client(limits: Limits) -> Connector {
+    Connector::new("http://localhost").unwrap().with_limits(limits)
 }
 
 /// Our client and our server, connected and authenticated.

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use electric_satellite::{
     auth::{AuthError, Authenticator, JwtAuthenticator},
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{Server, empty_database},
     session::{AuthRequest, AuthenticatedServer, Cause, ClientId, Token, UnixTime, Verified},
     transport::Connection,
@@ -65,7 +65,8 @@ impl Service {
     }
 
     async fn connect(&self, token: Token) -> Result<Connection<AuthenticatedServer>, ConnectError> {
-        let client = Client::new(&format!("http://{}", self.address)).unwrap().with_timeout(HOUR);
+        let client =
+            Connector::new(&format!("http://{}", self.address)).unwrap().with_timeout(HOUR);
         in_time("a connection", client.connect(&ClientId::random(), token)).await
     }
 }

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use electric_satellite::{
     auth::{Authenticator, InProcessReplayGuard, KeyRing, KeySet, RevocationList},
-    client::{Client, ConnectError},
+    client::{ConnectError, Connector},
     server::{Server, empty_database},
     session::{AuthenticatedServer, Cause, ClientId, End, Token},
     transport::Connection,
@@ -36,7 +36,7 @@ async fn connect<A: Authenticator>(
         }
     });
     // The server's patience ends first.
-    let client = Client::new("ws://localhost").unwrap().with_timeout(LONG);
+    let client = Connector::new("ws://localhost").unwrap().with_timeout(LONG);
     client.upgrade(ours).await?.authenticate(&ClientId::random(), token).await
 }
 

@@ -1,0 +1,489 @@
+//! What an application does on a connection to a service: start, subscribe, acknowledge, stop; and
+//! what it keeps to go on the next time.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    session::{AuthenticatedServer, SendError, UnixTime},
+    transport::{CallFailure, Connection, Sender},
+    wire::{
+        Message, ReplyError, Version,
+        proto::{
+            SatInStartReplicationReq, SatInStopReplicationReq, SatOpBegin, SatOpCommit, SatOpLog,
+            SatOpLogAck, SatShapeDef, SatShapeReq, SatSubsReq, SatTransOp, SatUnsubsReq,
+            sat_in_start_replication_req::Dialect,
+            sat_in_start_replication_resp::{ReplicationError, replication_error::Code},
+            sat_shape_def::Select,
+            sat_subs_resp::SatSubsError,
+            sat_trans_op::Op,
+        },
+    },
+};
+
+use super::{Advice, failure};
+
+/// Where a client's copy of the service's data stands: what `startReplication` tells the service.
+///
+/// The application keeps it with the data, in the same transaction, and calls
+/// [`Resume::stored`] for every message that it has stored. What it has not confirmed so comes
+/// again on the next connection. It can be serialized with `serde`.
+///
+/// ```
+/// use electric_satellite::{client::Resume, wire::{Message, proto::*}};
+///
+/// let mut resume = Resume::default();
+/// let op = |op| SatTransOp { op: Some(op) };
+/// let begin = SatOpBegin { lsn: "7".into(), ..Default::default() };
+/// let commit = SatOpCommit { lsn: "7".into(), ..Default::default() };
+/// resume.stored(&Message::OpLog(SatOpLog {
+///     ops: vec![op(sat_trans_op::Op::Begin(begin)), op(sat_trans_op::Op::Commit(commit))],
+/// }));
+/// assert_eq!(resume.position, "7");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+#[non_exhaustive]
+pub struct Resume {
+    /// The position of the last transaction that is stored; empty for a client that has nothing.
+    #[serde(with = "base64_text")]
+    pub position: Bytes,
+    /// The newest migration that is applied, by the name that its developer gave it.
+    pub schema_version: Option<String>,
+    /// Whether migrations are to come in PostgreSQL's SQL instead of SQLite's. From 0.11 on.
+    pub postgres: bool,
+    /// The subscriptions whose data is stored.
+    pub subscriptions: Vec<String>,
+    /// The transactions up to the position whose additional data is stored and has come after
+    /// the last of them.
+    pub observed_transaction_data: Vec<u64>,
+    /// The ended subscriptions whose removed rows have come after the last transaction.
+    pub observed_gone_batch: Vec<String>,
+    /// What belongs to the connection.
+    #[serde(skip)]
+    passing: Passing,
+}
+
+/// What is known of the stream of one connection.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Passing {
+    /// The transaction that has begun.
+    transaction: u64,
+    /// The migration that it holds.
+    migration: Option<String>,
+    /// The last transaction that is stored; 0 for none.
+    stored: u64,
+    /// Stored transactions that announced additional data, by its reference.
+    announced: Vec<(u64, u64)>,
+    /// The subscription whose data comes.
+    delivering: Option<(String, Bytes)>,
+    /// The ended subscriptions whose removed rows come.
+    leaving: Vec<String>,
+    /// The subscriptions whose data has come after the last transaction.
+    delivered: Vec<String>,
+    /// What [`Resume::acknowledgement`] gave out last.
+    acknowledged: Option<SatOpLogAck>,
+}
+
+impl Resume {
+    /// The same as the service is told it, from the beginning of a connection.
+    fn request(&mut self) -> SatInStartReplicationReq {
+        self.passing = Passing::default();
+        SatInStartReplicationReq {
+            lsn: self.position.clone(),
+            subscription_ids: self.subscriptions.clone(),
+            // Of use in an initial sync, and published clients send it only there.
+            schema_version: self.schema_version.clone().filter(|_| self.position.is_empty()),
+            observed_transaction_data: self.observed_transaction_data.clone(),
+            observed_gone_batch: self.observed_gone_batch.clone(),
+            sql_dialect: self.postgres.then_some(Dialect::Postgres.into()),
+            ..Default::default()
+        }
+    }
+
+    /// Forgets everything but the schema: for a client that has thrown the service's data away.
+    pub fn reset(&mut self) {
+        let (schema_version, postgres) = (self.schema_version.take(), self.postgres);
+        *self = Resume { schema_version, postgres, ..Resume::default() };
+    }
+
+    /// Takes note that the application has given subscriptions up.
+    pub fn unsubscribed(&mut self, subscriptions: &[String]) {
+        self.subscriptions.retain(|id| !subscriptions.contains(id));
+    }
+
+    /// Takes note that a message and all before it are stored. Messages that do not move the
+    /// position may be passed, and should.
+    pub fn stored(&mut self, message: &Message) {
+        match message {
+            Message::OpLog(SatOpLog { ops }) => {
+                ops.iter().filter_map(|SatTransOp { op }| op.as_ref()).for_each(|op| self.op(op));
+            }
+            Message::SubsDataBegin(begin) => {
+                self.passing.delivering = Some((begin.subscription_id.clone(), begin.lsn.clone()));
+            }
+            Message::SubsDataEnd(_) => {
+                if let Some((id, position)) = self.passing.delivering.take() {
+                    self.delivered(id, &position);
+                }
+            }
+            Message::SubsDataError(error) => {
+                self.passing.delivering = None;
+                self.subscriptions.retain(|id| *id != error.subscription_id);
+            }
+            Message::UnsubsDataBegin(begin) => {
+                self.passing.leaving.clone_from(&begin.subscription_ids);
+            }
+            Message::UnsubsDataEnd(_) => {
+                let gone = std::mem::take(&mut self.passing.leaving);
+                self.unsubscribed(&gone);
+                self.observed_gone_batch.extend(gone);
+            }
+            _ => {}
+        }
+    }
+
+    fn op(&mut self, op: &Op) {
+        match op {
+            Op::Begin(SatOpBegin { transaction_id, .. }) => {
+                self.passing.transaction = transaction_id.unwrap_or_default();
+                self.passing.migration = None;
+            }
+            Op::Migrate(migrate) => self.passing.migration = Some(migrate.version.clone()),
+            Op::Commit(commit) => self.committed(commit),
+            Op::AdditionalCommit(commit) => {
+                let announced = std::mem::take(&mut self.passing.announced);
+                let (here, others) =
+                    announced.into_iter().partition(|(reference, _)| *reference == commit.r#ref);
+                self.passing.announced = others;
+                let here: Vec<(u64, u64)> = here;
+                self.observed_transaction_data.extend(here.into_iter().map(|(_, id)| id));
+            }
+            _ => {}
+        }
+    }
+
+    fn committed(&mut self, commit: &SatOpCommit) {
+        // Copied, for the original shares the memory of the whole frame.
+        self.position = Bytes::copy_from_slice(&commit.lsn);
+        if let Some(migration) = self.passing.migration.take() {
+            self.schema_version = Some(migration);
+        }
+        self.observed_transaction_data.clear();
+        self.observed_gone_batch.clear();
+        self.passing.delivered.clear();
+        self.passing.stored = self.passing.transaction;
+        if commit.additional_data_ref != 0 {
+            self.passing.announced.push((commit.additional_data_ref, self.passing.stored));
+        }
+    }
+
+    fn delivered(&mut self, id: String, position: &Bytes) {
+        if self.position.is_empty() {
+            self.position = Bytes::copy_from_slice(position);
+        }
+        self.passing.delivered.push(id.clone());
+        if !self.subscriptions.contains(&id) {
+            self.subscriptions.push(id);
+        }
+    }
+
+    /// The acknowledgement of what is stored, if there is something that was not acknowledged on
+    /// this connection.
+    fn acknowledgement(&mut self, version: Version, now: UnixTime) -> Option<SatOpLogAck> {
+        let acknowledgement = SatOpLogAck {
+            ack_timestamp: 0,
+            lsn: self.position.clone(),
+            transaction_id: self.passing.stored,
+            subscription_ids: self.passing.delivered.clone(),
+            additional_data_source_ids: self.observed_transaction_data.clone(),
+            gone_subscription_ids: self.observed_gone_batch.clone(),
+        };
+        let again = match &self.passing.acknowledged {
+            Some(last) if *last == acknowledgement => return None,
+            Some(last) => last.transaction_id == acknowledgement.transaction_id,
+            None => acknowledgement.transaction_id == 0,
+        };
+        // A transaction is acknowledged once; what came after it, by no transaction.
+        if again && (version < Version::V0_12 || self.position.is_empty()) {
+            return None;
+        }
+        self.passing.acknowledged = Some(acknowledgement.clone());
+        let transaction_id = if again { 0 } else { acknowledgement.transaction_id };
+        let ack_timestamp = u64::try_from(now.as_secs()).unwrap_or_default() * 1000;
+        Some(SatOpLogAck { ack_timestamp, transaction_id, ..acknowledgement })
+    }
+}
+
+/// A position in JSON: bytes, as base64.
+mod base64_text {
+    use base64::{Engine, engine::general_purpose::STANDARD};
+    use bytes::Bytes;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Bytes, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Bytes, D::Error> {
+        let text = String::deserialize(from)?;
+        STANDARD.decode(text).map(Bytes::from).map_err(D::Error::custom)
+    }
+}
+
+/// Which rows a client wants: some shapes, under one id.
+///
+/// ```
+/// use electric_satellite::client::Subscription;
+///
+/// let subscription = Subscription::new().shape_where("items", "this.done = false").shape("users");
+/// assert_eq!(subscription.id().len(), 36);
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subscription(SatSubsReq);
+
+impl Default for Subscription {
+    fn default() -> Subscription {
+        Subscription::new()
+    }
+}
+
+impl Subscription {
+    /// No rows yet, under a fresh random id.
+    pub fn new() -> Subscription {
+        let subscription_id = uuid::Uuid::new_v4().to_string();
+        Subscription(SatSubsReq { subscription_id, shape_requests: vec![] })
+    }
+
+    /// The id: it appears in [`Resume::subscriptions`] once the data is stored.
+    pub fn id(&self) -> &str {
+        &self.0.subscription_id
+    }
+
+    /// All rows of a table.
+    pub fn shape(self, table: impl Into<String>) -> Subscription {
+        self.shape_where(table, "")
+    }
+
+    /// The rows of a table for which a condition holds: SQL, with `this.` before the name of a
+    /// column. From 0.10 on.
+    pub fn shape_where(
+        self,
+        table: impl Into<String>,
+        condition: impl Into<String>,
+    ) -> Subscription {
+        self.select(Select {
+            tablename: table.into(),
+            r#where: condition.into(),
+            ..Default::default()
+        })
+    }
+
+    /// Rows as the schema of the protocol puts it, with rows of other tables that belong to them
+    /// (`include`, from 0.10 on).
+    pub fn select(mut self, select: Select) -> Subscription {
+        let request_id = self.0.shape_requests.len().to_string();
+        let shape_definition = Some(SatShapeDef { selects: vec![select] });
+        self.0.shape_requests.push(SatShapeReq { request_id, shape_definition });
+        self
+    }
+}
+
+impl From<SatSubsReq> for Subscription {
+    fn from(request: SatSubsReq) -> Subscription {
+        Subscription(request)
+    }
+}
+
+/// Why replication has not started. The connection has ended, or is about to.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum StartError {
+    /// The service refused, for this reason.
+    #[error("the service does not start replication: {}: {message:?}", code.as_str_name())]
+    Refused {
+        /// The reason.
+        code: Code,
+        /// The service's words.
+        message: String,
+    },
+    /// The call has no positive answer.
+    #[error(transparent)]
+    Call(#[from] CallFailure),
+}
+
+impl StartError {
+    /// What to do about it; see [`Failure::advice`](super::Failure::advice). A
+    /// [`Client`](super::Client) follows it where it can: throwing the data away is the
+    /// application's.
+    pub fn advice(&self) -> Advice {
+        match self {
+            StartError::Refused { code, .. } => failure::not_started(*code),
+            StartError::Call(CallFailure::Reply(ReplyError::Refused(error))) => {
+                failure::by_code(error)
+            }
+            StartError::Call(_) => Advice::Retry,
+        }
+    }
+}
+
+/// Why there is no subscription. The connection goes on, unless the call itself failed.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum SubscribeError {
+    /// The service refused.
+    #[error("{}", refused(.0))]
+    Refused(SatSubsError),
+    /// The call has no positive answer.
+    #[error(transparent)]
+    Call(#[from] CallFailure),
+}
+
+fn refused(error: &SatSubsError) -> String {
+    let shapes = error.shape_request_error.iter().map(|shape| format!("; {}", shape.message));
+    std::iter::once(error.message.clone()).chain(shapes).collect()
+}
+
+impl Sender<AuthenticatedServer> {
+    /// Asks the service for its stream, from where the resume state stands. Returns how many
+    /// transactions the service sends ahead of acknowledgements, if it says so.
+    ///
+    /// If dropped before it is done, the answer is ignored when it comes; drop the connection
+    /// then.
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start_replication(
+        &self,
+        resume: &mut Resume,
+        within: Duration,
+    ) -> Result<Option<u32>, StartError> {
+        let reply = self.call(resume.request(), within).await?;
+        match reply.err {
+            None => Ok(reply.unacked_window_size),
+            Some(error) => {
+                let ReplicationError { message, .. } = &error;
+                Err(StartError::Refused { code: error.code(), message: message.clone() })
+            }
+        }
+    }
+
+    /// Asks the service to stop its stream. What is on its way still arrives.
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn stop_replication(&self, within: Duration) -> Result<(), CallFailure> {
+        self.call(SatInStopReplicationReq {}, within).await.map(drop)
+    }
+
+    /// Asks the service for rows. They arrive in the stream, after the answer.
+    ///
+    /// # Errors
+    ///
+    /// See [`SubscribeError`].
+    pub async fn subscribe(
+        &self,
+        Subscription(request): Subscription,
+        within: Duration,
+    ) -> Result<(), SubscribeError> {
+        match self.call(request, within).await?.err {
+            None => Ok(()),
+            Some(error) => Err(SubscribeError::Refused(error)),
+        }
+    }
+
+    /// Gives subscriptions up. From 0.12 on the rows that leave with them arrive in the stream;
+    /// before, removing them is the application's ([`Resume::unsubscribed`] belongs to it).
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn unsubscribe(
+        &self,
+        subscription_ids: Vec<String>,
+        within: Duration,
+    ) -> Result<(), CallFailure> {
+        self.call(SatUnsubsReq { subscription_ids }, within).await.map(drop)
+    }
+
+    /// Tells the service what is stored, so that it sends more and may forget what is not needed
+    /// any more. Returns whether there was something to tell: not before 0.10, and not twice.
+    ///
+    /// A service that counts ([`Connection::window`]) stops sending when it has waited for this
+    /// too long.
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn acknowledge(&self, resume: &mut Resume) -> Result<bool, SendError> {
+        let version = self.version();
+        if version < Version::V0_10 {
+            return Ok(false);
+        }
+        match resume.acknowledgement(version, UnixTime::now()) {
+            None => Ok(false),
+            Some(acknowledgement) => self.send(acknowledgement).await.map(|()| true),
+        }
+    }
+}
+
+impl Connection<AuthenticatedServer> {
+    /// See [`Sender::start_replication`].
+    ///
+    /// # Errors
+    ///
+    /// See [`StartError`].
+    pub async fn start_replication(
+        &self,
+        resume: &mut Resume,
+        within: Duration,
+    ) -> Result<Option<u32>, StartError> {
+        self.sender().start_replication(resume, within).await
+    }
+
+    /// See [`Sender::stop_replication`].
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn stop_replication(&self, within: Duration) -> Result<(), CallFailure> {
+        self.sender().stop_replication(within).await
+    }
+
+    /// See [`Sender::subscribe`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SubscribeError`].
+    pub async fn subscribe(
+        &self,
+        subscription: Subscription,
+        within: Duration,
+    ) -> Result<(), SubscribeError> {
+        self.sender().subscribe(subscription, within).await
+    }
+
+    /// See [`Sender::unsubscribe`].
+    ///
+    /// # Errors
+    ///
+    /// See [`CallFailure`].
+    pub async fn unsubscribe(
+        &self,
+        subscription_ids: Vec<String>,
+        within: Duration,
+    ) -> Result<(), CallFailure> {
+        self.sender().unsubscribe(subscription_ids, within).await
+    }
+
+    /// See [`Sender::acknowledge`].
+    ///
+    /// # Errors
+    ///
+    /// See [`SendError`].
+    pub async fn acknowledge(&self, resume: &mut Resume) -> Result<bool, SendError> {
+        self.sender().acknowledge(resume).await
+    }
+}
