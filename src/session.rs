@@ -17,6 +17,7 @@
 mod calls;
 mod client;
 mod server;
+mod stream;
 
 use std::{
     borrow::Cow,
@@ -36,6 +37,7 @@ use crate::wire::{
 pub use calls::CallId;
 pub use client::ClientSession;
 pub use server::ServerSession;
+pub use stream::{StreamError, Window};
 
 /// Seconds since 1970-01-01T00:00:00Z, leap seconds not counted, as in
 /// [RFC 7519 §2](https://www.rfc-editor.org/rfc/rfc7519#section-2) (`NumericDate`).
@@ -450,6 +452,15 @@ pub enum SendError {
         /// What was to be sent.
         message: &'static str,
     },
+    /// It would break a rule of the stream.
+    #[error("it breaks a rule of the stream: {0}")]
+    Stream(StreamError),
+    /// A client acknowledges what it has received on this connection, once.
+    #[error("transaction {transaction_id} has not come, or is acknowledged already")]
+    NotReceived {
+        /// The transaction that was to be acknowledged.
+        transaction_id: u64,
+    },
 }
 
 /// How a session ended.
@@ -586,6 +597,9 @@ pub enum Violation {
         /// What came instead.
         error: ReplyError,
     },
+    /// The stream keeps its order.
+    #[error("rule broken: {0}")]
+    Stream(StreamError),
 }
 
 /// What came too early: a call or a message.
@@ -633,7 +647,9 @@ impl Violation {
             Violation::AlreadyStarted { request_id } => {
                 Some(refusal(Method::StartReplication.as_str(), *request_id, invalid()))
             }
-            Violation::Unexpected(_) | Violation::BadReply { .. } => Some(invalid().into()),
+            Violation::Unexpected(_) | Violation::BadReply { .. } | Violation::Stream(_) => {
+                Some(invalid().into())
+            }
         }
     }
 
@@ -677,7 +693,7 @@ pub trait Session {
     /// When to hand in [`Input::Timeout`], if nothing else happens before.
     fn deadline(&self) -> Option<Instant>;
 
-    /// Sends a message of the stream.
+    /// Sends a message of the stream. What breaks a rule is not sent, and changes nothing.
     ///
     /// # Errors
     ///
@@ -691,7 +707,16 @@ pub trait Session {
     /// See [`SendError`].
     fn call(&mut self, request: Request) -> Result<CallId, SendError>;
 
-    /// Gives up on a call: its reply, should it come, is [`Output::Stray`].
+    /// How far the peer may run ahead of our acknowledgements, where it has told.
+    ///
+    /// Only a client has such a window, from 0.10 on, and only transactions that have come whole
+    /// and with an id are counted.
+    fn window(&self) -> Option<Window> {
+        None
+    }
+
+    /// Gives up on a call: its reply, should it come, is [`Output::Stray`]. What the peer grants
+    /// by it is granted nonetheless.
     fn forget(&mut self, call: CallId);
 
     /// Answers a call of the peer, positively or with an error.

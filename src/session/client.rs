@@ -14,7 +14,9 @@ use crate::wire::{
 
 use super::{
     AuthenticatedServer, CallError, CallId, Cause, ClientId, Close, End, Frame, Input, Output,
-    Question, SendError, Session, Subject, Token, Violation, calls::Calls,
+    Question, SendError, Session, Subject, Token, Violation, Window,
+    calls::Calls,
+    stream::{ClientStream, ServerStream},
 };
 
 /// The client's end of a connection.
@@ -25,6 +27,10 @@ pub struct ClientSession {
     version: Version,
     state: State,
     calls: Calls,
+    /// What the server sends, and what we asked it for.
+    incoming: ServerStream,
+    /// What we send.
+    outgoing: ClientStream,
     out: VecDeque<Output<AuthenticatedServer>>,
 }
 
@@ -42,8 +48,6 @@ enum State {
 /// The state of a connection that the server has let in.
 #[derive(Debug)]
 struct Ready {
-    /// The server's stream to us is started: it has answered our `startReplication`.
-    receiving: bool,
     /// The server's last word on our stream was `startReplication`, not `stopReplication`.
     start_asked: bool,
     /// Our stream to the server is started: we have answered its `startReplication`.
@@ -81,6 +85,8 @@ impl ClientSession {
             version,
             state: State::AwaitReply { deadline: now + auth_timeout },
             calls,
+            incoming: ServerStream::new(version),
+            outgoing: ClientStream::default(),
             out: VecDeque::from([Output::Send(frame.into())]),
         }
     }
@@ -110,7 +116,7 @@ impl ClientSession {
             Ok(Reply::Authenticate(reply)) => {
                 let server = AuthenticatedServer { server_id: reply.id };
                 self.out.push_back(Output::Authenticated(server));
-                Ok(State::Ready(Ready { receiving: false, start_asked: false, sending: false }))
+                Ok(State::Ready(Ready { start_asked: false, sending: false }))
             }
             Ok(_) => unreachable!("a reply is decoded as its call's method"),
             Err(ReplyError::Refused(error)) => {
@@ -123,9 +129,13 @@ impl ClientSession {
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope),
-            Message::Response(envelope) => self.answered(&mut ready, envelope),
+            Message::Response(envelope) => self.answered(envelope),
             Message::OpLogAck(_) => return Err(Violation::Unexpected(message.name()).into()),
-            other => self.out.push_back(Output::Message(other)),
+            Message::Error(_) => self.out.push_back(Output::Message(message)),
+            stream => {
+                self.incoming.takes(&stream).map_err(Violation::Stream)?;
+                self.out.push_back(Output::Message(stream));
+            }
         }
         Ok(State::Ready(ready))
     }
@@ -146,15 +156,18 @@ impl ClientSession {
     }
 
     /// An answer of the server to a call of ours, or so it says.
-    fn answered(&mut self, ready: &mut Ready, envelope: SatRpcResponse) {
-        let Some(call) = self.expected(&envelope) else { return };
-        let reply = Reply::decode(call.method, envelope);
-        match &reply {
-            Ok(Reply::StartReplication(start)) => ready.receiving = start.err.is_none(),
-            Ok(Reply::StopReplication(_)) => ready.receiving = false,
-            _ => {}
+    fn answered(&mut self, envelope: SatRpcResponse) {
+        let call = self.expected(&envelope);
+        let SatRpcResponse { method, request_id, .. } = &envelope;
+        // A call that was forgotten is answered, too.
+        let Some((asked, request)) = self.incoming.answered(method, *request_id) else { return };
+        let reply = Reply::decode(asked.method, envelope);
+        if let Ok(reply) = &reply {
+            self.incoming.settle(request, reply);
         }
-        self.out.push_back(Output::Reply(call, reply.map_err(CallError::Reply)));
+        if let Some(call) = call {
+            self.out.push_back(Output::Reply(call, reply.map_err(CallError::Reply)));
+        }
     }
 
     /// The call that a response answers. A response that answers none is noted, and no more.
@@ -247,12 +260,12 @@ impl Session for ClientSession {
 
     fn send(&mut self, message: Message) -> Result<(), SendError> {
         let version = self.version;
-        let &mut Ready { receiving, sending, .. } = self.ready_mut()?;
+        let sending = self.ready_mut()?.sending;
         let (name, since) = (message.name(), message.since());
         let started = match message {
             Message::OpLog(_) | Message::Relation(_) => sending,
             // An acknowledgement belongs to the stream that we receive.
-            Message::OpLogAck(_) => receiving,
+            Message::OpLogAck(_) => self.incoming.is_started(),
             _ => return Err(SendError::NotOurs { message: name }),
         };
         if version < since {
@@ -260,6 +273,10 @@ impl Session for ClientSession {
         }
         if !started {
             return Err(SendError::NotStarted { message: name });
+        }
+        match &message {
+            Message::OpLogAck(ack) => self.incoming.acknowledge(ack)?,
+            changes => self.outgoing.takes(changes).map_err(SendError::Stream)?,
         }
         self.send_frame(&message);
         Ok(())
@@ -273,7 +290,12 @@ impl Session for ClientSession {
         }
         let call = self.calls.begin(method);
         self.send_frame(&request.encode(call.request_id));
+        self.incoming.called(call, request);
         Ok(call)
+    }
+
+    fn window(&self) -> Option<Window> {
+        self.incoming.window()
     }
 
     fn forget(&mut self, call: CallId) {
@@ -299,6 +321,7 @@ impl Session for ClientSession {
                     Reply::StopReplication(_) => ready.sending = false,
                     _ => {}
                 }
+                self.outgoing.restart();
                 self.send_frame(&reply.encode(request_id));
                 Ok(())
             }

@@ -18,7 +18,7 @@ use crate::wire::{
 use super::{
     AuthChangePolicy, AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close,
     End, Frame, Input, Limit, Output, Question, Refusal, SendError, Session, Subject, Token,
-    Verified, Violation, calls::Calls,
+    Verified, Violation, calls::Calls, stream::ClientStream,
 };
 
 /// The server's end of a connection.
@@ -53,6 +53,8 @@ pub struct ServerSession<R = ()> {
     auth_changes: AuthChangePolicy,
     state: State<R>,
     calls: Calls,
+    /// What the client sends.
+    incoming: ClientStream,
     out: VecDeque<Output<AuthenticatedClient>>,
 }
 
@@ -159,6 +161,7 @@ impl<R> ServerSession<R> {
             auth_changes: AuthChangePolicy::default(),
             state: State::AwaitAuth { deadline: now + auth_timeout },
             calls: Calls::counting_from(0),
+            incoming: ClientStream::default(),
             // A welcome and the news of it.
             out: VecDeque::with_capacity(2),
         }
@@ -256,6 +259,7 @@ impl<R> ServerSession<R> {
             Message::Response(envelope) => self.answered(envelope)?,
             Message::Error(error) => return Err(Ending::peer_error(error)),
             Message::OpLog(_) | Message::Relation(_) | Message::OpLogAck(_) => {
+                self.incoming.takes(&message).map_err(Violation::Stream)?;
                 self.out.push_back(Output::Message(message));
             }
             other => return Err(Violation::Unexpected(other.name()).into()),
@@ -318,9 +322,11 @@ impl<R> ServerSession<R> {
         let reply = Reply::decode(call.method, envelope);
         self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
         match reply {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Violation::BadReply { method: call.method, error }),
+            // It has started or stopped.
+            Ok(_) => self.incoming.restart(),
+            Err(error) => return Err(Violation::BadReply { method: call.method, error }),
         }
+        Ok(())
     }
 
     /// What the client may be told, by its version.

@@ -14,6 +14,7 @@ mod deviations;
 mod http;
 mod live;
 mod recorded;
+mod replication;
 mod session;
 mod websocket;
 mod words;
