@@ -13,6 +13,10 @@
 //!
 //! Nothing but `authenticate` is acted upon before a [`Verified`] exists, and once it exists it
 //! stays: no later message changes who is connected.
+//!
+//! Then the streams keep their order ([`StreamError`]). What comes and breaks it is not handed out
+//! but ends the session, and what a client would send against it is not sent. What a server sends
+//! is left to whoever drives it.
 
 mod calls;
 mod client;
@@ -707,10 +711,8 @@ pub trait Session {
     /// See [`SendError`].
     fn call(&mut self, request: Request) -> Result<CallId, SendError>;
 
-    /// How far the peer may run ahead of our acknowledgements, where it has told.
-    ///
-    /// Only a client has such a window, from 0.10 on, and only transactions that have come whole
-    /// and with an id are counted.
+    /// How far the peer may run ahead of our acknowledgements. Only a client has such a window,
+    /// from 0.10 on, and where the server has announced one.
     fn window(&self) -> Option<Window> {
         None
     }

@@ -21,7 +21,8 @@ use super::{
 
 /// The client's end of a connection.
 ///
-/// Its first output is the auth request. A server that breaks a rule is closed without an answer.
+/// Its first output is the auth request. A server that breaks a rule is closed without an answer;
+/// those of its stream are in [`StreamError`](super::StreamError). They bind what is sent here, too.
 #[derive(Debug)]
 pub struct ClientSession {
     version: Version,

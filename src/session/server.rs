@@ -44,6 +44,10 @@ use super::{
 /// assert!(matches!(session.poll_output(), Some(Output::Send(_)))); // SatAuthResp
 /// assert!(matches!(session.poll_output(), Some(Output::Authenticated(_))));
 /// ```
+///
+/// A client that breaks a rule of its stream ([`StreamError`](super::StreamError)) is answered
+/// INVALID_REQUEST and closed, as by the original.
+///
 /// `R` is what proves that the client may be connected beside all others, such as its place in a
 /// registry. The session drops it when it ends.
 #[derive(Debug)]

@@ -1,19 +1,4 @@
-//! The order of the two streams: what may come when.
-//!
-//! A client's stream to its server is transactions and nothing else ([`ClientStream`]). A server's
-//! stream to its client holds five things, one after the other ([`ServerStream`]):
-//!
-//! | begins with | holds | ends with |
-//! |---|---|---|
-//! | `begin` | changes, gone rows, migrations | `commit` |
-//! | `additional_begin` | inserts | `additional_commit` |
-//! | `SatSubsDataBegin` | shapes | `SatSubsDataEnd` |
-//! | `SatShapeDataBegin`, in there | inserts | `SatShapeDataEnd` |
-//! | `SatUnsubsDataBegin` | gone rows | `SatUnsubsDataEnd` |
-//!
-//! Operations travel in `SatOpLog` messages, which may be cut anywhere between two of them.
-//! Relations are announced at any time before their use. What is remembered for these rules has a
-//! bound that the peer cannot move: [`StreamError`] names it where it is reached.
+//! The order of the two streams, which [`StreamError`] describes.
 
 mod from_client;
 mod from_server;
@@ -37,8 +22,25 @@ pub(super) use from_server::ServerStream;
 /// memory.
 const LIMIT: usize = 1 << 16;
 
-/// A rule of a stream that was broken, or would have been by sending. `Display` says which. It
-/// never holds a value of a row.
+/// A rule of a stream that was broken, or would have been by sending. `Display` says which, and
+/// never quotes a row.
+///
+/// The stream of a client is transactions and nothing else. The stream of a server holds these,
+/// one after the other:
+///
+/// | begins with | holds | ends with |
+/// |---|---|---|
+/// | `begin` | changes, gone rows, migrations | `commit` |
+/// | `additional_begin` | inserts | `additional_commit` |
+/// | `SatSubsDataBegin` | shapes | `SatSubsDataEnd` |
+/// | `SatShapeDataBegin`, in there | inserts | `SatShapeDataEnd` |
+/// | `SatUnsubsDataBegin` | gone rows | `SatUnsubsDataEnd` |
+///
+/// Operations travel in `SatOpLog` messages, which may be cut between any two of them. Relations
+/// are announced at any time before their use, on every connection anew. A transaction that is
+/// open when its stream is stopped does not go on.
+///
+/// What is remembered for these rules has a bound that a peer cannot move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StreamError {
@@ -183,12 +185,13 @@ pub enum StreamError {
     },
 }
 
-/// How far a server may run ahead of the acknowledgements of its client.
+/// How far a server may run ahead of the acknowledgements of its client. Transactions count that
+/// have come whole and with an id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Window {
     /// How many transactions may be without an acknowledgement. The server waits then.
     pub size: u32,
-    /// How many are.
+    /// How many are; beyond 65,536 they are not counted.
     pub unacknowledged: u32,
 }
 

@@ -516,6 +516,18 @@ fn rows_leave_with_subscriptions_that_were_given_up() {
 }
 
 #[test]
+fn of_what_was_given_up_the_latest_is_remembered() {
+    let ids: Vec<String> = (0..257).map(|number| format!("s{number}")).collect();
+    let given_up = || {
+        let mut client = receiving();
+        ids.iter().for_each(|id| client.unsubscribed(&[id]));
+        client
+    };
+    given_up().takes(ids[1..].iter().flat_map(|id| [unsubs_begin(&[id]), unsubs_end()]));
+    given_up().ends_at(unsubs_begin(&[&ids[0]]), StreamError::NotUnsubscribed);
+}
+
+#[test]
 fn rows_leave_again_where_an_earlier_connection_did_not_see_it() {
     let resumed = || started_with(Version::V0_12, resume(&["s"]), None);
     resumed().takes([unsubs_begin(&["t"]), unsubs_end()]);

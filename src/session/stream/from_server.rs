@@ -54,6 +54,7 @@ enum Place {
     Transaction {
         /// By this it is acknowledged.
         id: Option<u64>,
+        /// Where it is. It keeps the frame of its begin in memory until the commit.
         lsn: Bytes,
     },
     Additional {
@@ -254,9 +255,7 @@ impl ServerStream {
 
     fn commit(&mut self, id: Option<u64>) {
         self.place = Place::Between;
-        if let Some(id) = id
-            && self.version >= Version::V0_10
-        {
+        if let Some(id) = id {
             // Only where the window is wider than this, or where there is none. The last one can
             // be acknowledged, and all before it with it.
             if self.unacknowledged.len() == LIMIT {
