@@ -13,10 +13,15 @@
 //!
 //! Nothing but `authenticate` is acted upon before a [`Verified`] exists, and once it exists it
 //! stays: no later message changes who is connected.
+//!
+//! Then the streams keep their order ([`StreamError`]). What comes and breaks it is not handed out
+//! but ends the session, and what a client would send against it is not sent. What a server sends
+//! is left to whoever drives it.
 
 mod calls;
 mod client;
 mod server;
+mod stream;
 
 use std::{
     borrow::Cow,
@@ -38,6 +43,7 @@ use crate::wire::{
 pub use calls::CallId;
 pub use client::ClientSession;
 pub use server::ServerSession;
+pub use stream::{StreamError, Window};
 
 /// Seconds since 1970-01-01T00:00:00Z, leap seconds not counted, as in
 /// [RFC 7519 §2](https://www.rfc-editor.org/rfc/rfc7519#section-2) (`NumericDate`).
@@ -452,6 +458,15 @@ pub enum SendError {
         /// What was to be sent.
         message: &'static str,
     },
+    /// It would break a rule of the stream.
+    #[error("it breaks a rule of the stream: {0}")]
+    Stream(StreamError),
+    /// A client acknowledges what it has received on this connection, once.
+    #[error("transaction {transaction_id} has not come, or is acknowledged already")]
+    NotReceived {
+        /// The transaction that was to be acknowledged.
+        transaction_id: u64,
+    },
 }
 
 /// How a session ended.
@@ -604,6 +619,9 @@ pub enum Violation {
         /// What came instead.
         error: ReplyError,
     },
+    /// The stream keeps its order.
+    #[error("rule broken: {0}")]
+    Stream(StreamError),
 }
 
 /// What came too early: a call or a message.
@@ -651,7 +669,9 @@ impl Violation {
             Violation::AlreadyStarted { request_id } => {
                 Some(refusal(Method::StartReplication.as_str(), *request_id, invalid()))
             }
-            Violation::Unexpected(_) | Violation::BadReply { .. } => Some(invalid().into()),
+            Violation::Unexpected(_) | Violation::BadReply { .. } | Violation::Stream(_) => {
+                Some(invalid().into())
+            }
         }
     }
 
@@ -695,7 +715,7 @@ pub trait Session {
     /// When to hand in [`Input::Timeout`], if nothing else happens before.
     fn deadline(&self) -> Option<Instant>;
 
-    /// Sends a message of the stream.
+    /// Sends a message of the stream. What breaks a rule is not sent, and changes nothing.
     ///
     /// # Errors
     ///
@@ -719,7 +739,14 @@ pub trait Session {
         Err(SendError::NotOurs { message: Method::Authenticate.as_str() })
     }
 
-    /// Gives up on a call: its reply, should it come, is [`Output::Stray`].
+    /// How far the peer may run ahead of our acknowledgements. Only a client has such a window,
+    /// from 0.10 on, and where the server has announced one.
+    fn window(&self) -> Option<Window> {
+        None
+    }
+
+    /// Gives up on a call: its reply, should it come, is [`Output::Stray`]. What the peer grants
+    /// by it is granted nonetheless.
     fn forget(&mut self, call: CallId);
 
     /// Answers a call of the peer, positively or with an error.

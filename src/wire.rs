@@ -2,9 +2,10 @@
 //!
 //! One binary WebSocket message is one byte that names the type and a protobuf body
 //! ([`Message`]). Two of the thirteen types are the envelopes of calls and replies ([`rpc`]).
-//! The generated protobuf types are in [`proto`].
+//! The generated protobuf types are in [`proto`]; rows of values are read and built with [`Row`].
 
 pub mod lsn;
+mod row;
 pub mod rpc;
 mod version;
 
@@ -14,6 +15,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 pub use lsn::{MalformedLsn, ServerLsn};
+pub use row::{Row, RowError};
 pub use rpc::{Call, Method, MethodName, Reply, ReplyError, Request, RequestError, refusal};
 pub use version::{Version, VersionError};
 

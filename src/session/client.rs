@@ -17,18 +17,25 @@ use crate::wire::{
 
 use super::{
     AuthenticatedServer, CallError, CallId, Cause, ClientId, Close, End, Frame, Input, Output,
-    Question, SendError, Session, Subject, Token, Violation, calls::Calls,
+    Question, SendError, Session, Subject, Token, Violation, Window,
+    calls::Calls,
+    stream::{ClientStream, ServerStream},
 };
 
 /// The client's end of a connection.
 ///
-/// Its first output is the auth request. A server that breaks a rule is closed without an answer.
+/// Its first output is the auth request. A server that breaks a rule is closed without an answer;
+/// those of its stream are in [`StreamError`](super::StreamError). They bind what is sent here, too.
 #[derive(Debug)]
 pub struct ClientSession {
     version: Version,
     client_id: ClientId,
     state: State,
     calls: Calls,
+    /// What the server sends, and what we asked it for.
+    incoming: ServerStream,
+    /// What we send.
+    outgoing: ClientStream,
     out: VecDeque<Output<AuthenticatedServer>>,
 }
 
@@ -46,8 +53,6 @@ enum State {
 /// The state of a connection that the server has let in.
 #[derive(Debug)]
 struct Ready {
-    /// The server's stream to us is started: it has answered our `startReplication`.
-    receiving: bool,
     /// The server's last word on our stream was `startReplication`, not `stopReplication`.
     start_asked: bool,
     /// Our stream to the server is started: we have answered its `startReplication`.
@@ -84,6 +89,8 @@ impl ClientSession {
             client_id: client_id.clone(),
             state: State::AwaitReply { deadline: now + auth_timeout },
             calls,
+            incoming: ServerStream::new(version),
+            outgoing: ClientStream::default(),
             out: VecDeque::from([Output::Send(frame.into())]),
         }
     }
@@ -113,7 +120,7 @@ impl ClientSession {
             Ok(Reply::Authenticate(reply)) => {
                 let server = AuthenticatedServer { server_id: reply.id };
                 self.out.push_back(Output::Authenticated(server));
-                Ok(State::Ready(Ready { receiving: false, start_asked: false, sending: false }))
+                Ok(State::Ready(Ready { start_asked: false, sending: false }))
             }
             Ok(_) => unreachable!("a reply is decoded as its call's method"),
             Err(ReplyError::Refused(error)) => {
@@ -126,9 +133,13 @@ impl ClientSession {
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope),
-            Message::Response(envelope) => self.answered(&mut ready, envelope)?,
+            Message::Response(envelope) => self.answered(envelope)?,
             Message::OpLogAck(_) => return Err(Violation::Unexpected(message.name()).into()),
-            other => self.out.push_back(Output::Message(other)),
+            Message::Error(_) => self.out.push_back(Output::Message(message)),
+            stream => {
+                self.incoming.takes(&stream).map_err(Violation::Stream)?;
+                self.out.push_back(Output::Message(stream));
+            }
         }
         Ok(State::Ready(ready))
     }
@@ -149,25 +160,26 @@ impl ClientSession {
     }
 
     /// An answer of the server to a call of ours, or so it says.
-    fn answered(&mut self, ready: &mut Ready, envelope: SatRpcResponse) -> Result<(), Ending> {
-        let Some(call) = self.expected(&envelope) else { return Ok(()) };
-        let reply = Reply::decode(call.method, envelope);
-        self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
+    fn answered(&mut self, envelope: SatRpcResponse) -> Result<(), Ending> {
+        let call = self.expected(&envelope);
+        let SatRpcResponse { method, request_id, .. } = &envelope;
+        // A call that was forgotten is answered, too.
+        let asked = self.incoming.answered(method, *request_id);
+        let Some(CallId { method, .. }) = call.or(asked.as_ref().map(|(call, _)| *call)) else {
+            return Ok(());
+        };
+        let reply = Reply::decode(method, envelope);
+        if let (Ok(reply), Some((_, request))) = (&reply, asked) {
+            self.incoming.settle(request, reply);
+        }
+        if let Some(call) = call {
+            self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
+        }
         let cause = match reply {
             Ok(Reply::StartReplication(SatInStartReplicationResp { err: Some(error), .. })) => {
                 Cause::NotStarted { code: error.code(), message: error.message }
             }
-            Err(ReplyError::Refused(error)) => {
-                Cause::CallRefusedByServer { method: call.method, error }
-            }
-            Ok(Reply::StartReplication(_)) => {
-                ready.receiving = true;
-                return Ok(());
-            }
-            Ok(Reply::StopReplication(_)) => {
-                ready.receiving = false;
-                return Ok(());
-            }
+            Err(ReplyError::Refused(error)) => Cause::CallRefusedByServer { method, error },
             _ => return Ok(()),
         };
         // Servers close after these. Not to wait for it keeps the reason.
@@ -271,12 +283,12 @@ impl Session for ClientSession {
 
     fn send(&mut self, message: Message) -> Result<(), SendError> {
         let version = self.version;
-        let &mut Ready { receiving, sending, .. } = self.ready_mut()?;
+        let sending = self.ready_mut()?.sending;
         let (name, since) = (message.name(), message.since());
         let started = match message {
             Message::OpLog(_) | Message::Relation(_) => sending,
             // An acknowledgement belongs to the stream that we receive.
-            Message::OpLogAck(_) => receiving,
+            Message::OpLogAck(_) => self.incoming.is_started(),
             _ => return Err(SendError::NotOurs { message: name }),
         };
         if version < since {
@@ -284,6 +296,10 @@ impl Session for ClientSession {
         }
         if !started {
             return Err(SendError::NotStarted { message: name });
+        }
+        match &message {
+            Message::OpLogAck(ack) => self.incoming.acknowledge(ack)?,
+            changes => self.outgoing.takes(changes).map_err(SendError::Stream)?,
         }
         self.send_frame(&message);
         Ok(())
@@ -297,6 +313,7 @@ impl Session for ClientSession {
         }
         let call = self.calls.begin(method);
         self.send_frame(&request.encode(call.request_id));
+        self.incoming.called(call, request);
         Ok(call)
     }
 
@@ -306,6 +323,10 @@ impl Session for ClientSession {
         let frame = auth_request(&self.client_id, token).frame(call.request_id);
         self.out.push_back(Output::Send(frame.into()));
         Ok(call)
+    }
+
+    fn window(&self) -> Option<Window> {
+        self.incoming.window()
     }
 
     fn forget(&mut self, call: CallId) {
@@ -331,6 +352,7 @@ impl Session for ClientSession {
                     Reply::StopReplication(_) => ready.sending = false,
                     _ => {}
                 }
+                self.outgoing.restart();
                 self.send_frame(&reply.encode(request_id));
                 Ok(())
             }

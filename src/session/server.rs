@@ -21,7 +21,7 @@ use crate::wire::{
 use super::{
     AuthChangePolicy, AuthRequest, AuthenticatedClient, CallError, CallId, Cause, ClientId, Close,
     End, Frame, Input, Limit, Output, Question, Refusal, SendError, Session, Subject, Token,
-    Verified, Violation, calls::Calls,
+    Verified, Violation, calls::Calls, stream::ClientStream,
 };
 
 /// The server's end of a connection.
@@ -47,6 +47,10 @@ use super::{
 /// assert!(matches!(session.poll_output(), Some(Output::Send(_)))); // SatAuthResp
 /// assert!(matches!(session.poll_output(), Some(Output::Authenticated(_))));
 /// ```
+///
+/// A client that breaks a rule of its stream ([`StreamError`](super::StreamError)) is answered
+/// INVALID_REQUEST and closed, as by the original.
+///
 /// `R` is what proves that the client may be connected beside all others, such as its place in a
 /// registry. The session drops it when it ends.
 #[derive(Debug)]
@@ -56,6 +60,8 @@ pub struct ServerSession<R = ()> {
     auth_changes: AuthChangePolicy,
     state: State<R>,
     calls: Calls,
+    /// What the client sends.
+    incoming: ClientStream,
     out: VecDeque<Output<AuthenticatedClient>>,
 }
 
@@ -162,6 +168,7 @@ impl<R> ServerSession<R> {
             auth_changes: AuthChangePolicy::default(),
             state: State::AwaitAuth { deadline: now + auth_timeout },
             calls: Calls::counting_from(0),
+            incoming: ClientStream::default(),
             // A welcome and the news of it.
             out: VecDeque::with_capacity(2),
         }
@@ -258,6 +265,7 @@ impl<R> ServerSession<R> {
             Message::Response(envelope) => self.answered(envelope)?,
             Message::Error(error) => return Err(Ending::peer_error(error)),
             Message::OpLog(_) | Message::Relation(_) | Message::OpLogAck(_) => {
+                self.incoming.takes(&message).map_err(Violation::Stream)?;
                 self.out.push_back(Output::Message(message));
             }
             other => return Err(Violation::Unexpected(other.name()).into()),
@@ -320,9 +328,11 @@ impl<R> ServerSession<R> {
         let reply = Reply::decode(call.method, envelope);
         self.out.push_back(Output::Reply(call, reply.clone().map_err(CallError::Reply)));
         match reply {
-            Ok(_) => Ok(()),
-            Err(error) => Err(Violation::BadReply { method: call.method, error }),
+            // It has started or stopped.
+            Ok(_) => self.incoming.restart(),
+            Err(error) => return Err(Violation::BadReply { method: call.method, error }),
         }
+        Ok(())
     }
 
     /// What the client may be told, by its version.

@@ -14,7 +14,7 @@ use tokio::{sync::oneshot, time::timeout};
 use crate::{
     session::{
         AuthRequest, AuthenticatedClient, AuthenticatedServer, CallError, CallId, Cause, ClientId,
-        Close, End, Identity, Question, Refusal, SendError, Session, Token, Verified,
+        Close, End, Identity, Question, Refusal, SendError, Session, Token, Verified, Window,
     },
     wire::{
         Call, Message, Reply, ReplyError, Request, Version,
@@ -93,6 +93,11 @@ impl<P> Connection<P> {
     /// The half that sends, to be cloned and shared.
     pub fn sender(&self) -> &Sender<P> {
         &self.sender
+    }
+
+    /// See [`Sender::window`].
+    pub fn window(&self) -> Option<Window> {
+        self.sender.window()
     }
 
     /// How the connection ended, once it has.
@@ -336,6 +341,12 @@ impl<P> Sender<P> {
     /// The negotiated protocol version.
     pub fn version(&self) -> Version {
         self.guard.0.version
+    }
+
+    /// How many transactions the peer sends ahead of acknowledgements, and how many it has. Only
+    /// on a client, from 0.10 on, and where the server has announced it.
+    pub fn window(&self) -> Option<Window> {
+        self.guard.0.lock().session.window()
     }
 
     /// How the connection ended, once it has.

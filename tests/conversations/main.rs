@@ -9,11 +9,14 @@
 //! What a server says is put into words, such as
 //! `authenticate 1: welcome; startReplication 2: started, window 30; open`, and the words are
 //! compared. They come from decoded messages and keep every field but the instance id.
+//!
+//! Whole replication sessions are replayed in `replication.rs`, which has a table of its own.
 
 mod deviations;
 mod http;
 mod live;
 mod recorded;
+mod replication;
 mod session;
 mod websocket;
 mod words;

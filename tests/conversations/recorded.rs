@@ -46,6 +46,15 @@ pub(crate) enum Side {
     Server,
 }
 
+/// One connection of a replication session, from its first message on.
+#[derive(Deserialize)]
+pub(crate) struct Session {
+    pub(crate) case: String,
+    pub(crate) connection: u32,
+    pub(crate) subprotocol: String,
+    pub(crate) frames: Vec<Frame>,
+}
+
 /// One HTTP request and its answer.
 #[derive(Deserialize)]
 pub(crate) struct Exchange {
@@ -60,6 +69,13 @@ pub(crate) struct Exchange {
 
 pub(crate) fn conversations(file: &str) -> Vec<Conversation> {
     lines(file)
+}
+
+/// The servers of the replication sessions.
+pub(crate) const SERVERS: [&str; 2] = ["0.7.1", "0.12.1"];
+
+pub(crate) fn sessions(server: &str) -> Vec<Session> {
+    lines(&format!("replication/{server}"))
 }
 
 pub(crate) fn exchanges() -> Vec<Exchange> {
