@@ -125,6 +125,32 @@ async fn assert_distrusted(client: &Connector) {
     }
 }
 
+/// The SHA-256 digest of the public key of a certificate; the documentation of
+/// `ClientTls::pinned` says how to make it.
+fn key_digest(certificate: &str) -> [u8; 32] {
+    let hex = match certificate {
+        "a" => "b1e36e3c3acb87f0909a0c2a0f56a65dba40f48aa6051184d8b658519f229b2b",
+        "b" => "93cd3c2c89600d64e6ae4ae55588792788f4062338b0a161fb41b489a29eeb46",
+        other => panic!("no digest of {other}"),
+    };
+    std::array::from_fn(|n| u8::from_str_radix(&hex[2 * n..][..2], 16).expect("hexadecimal"))
+}
+
+#[tokio::test]
+async fn a_server_with_another_key_than_the_pinned_ones_is_refused_though_it_is_trusted() {
+    let server = Listening::start(Some(certificate("a")), Limits::default()).await;
+    let trusting = |authority: &str, pins: &[&str]| {
+        let tls = ClientTls::trusting(file(&format!("authority-{authority}.pem")));
+        let tls = tls.expect("an authority").pinned(pins.iter().map(|pin| key_digest(pin)));
+        server.client("wss", "localhost", "a").with_tls(tls.expect("pins"))
+    };
+    connect(&trusting("a", &["b", "a"])).await.expect("one of them is the server's");
+    assert_distrusted(&trusting("a", &["b"])).await;
+    assert_distrusted(&trusting("a", &[])).await;
+    // A pin alone is not trusted.
+    assert_distrusted(&trusting("b", &["a"])).await;
+}
+
 #[tokio::test]
 async fn a_trusted_server_is_reached_and_no_other() {
     let server = Listening::start(Some(certificate("a")), Limits::default()).await;
