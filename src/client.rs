@@ -96,14 +96,24 @@ impl Client {
     }
 
     /// The same client with other limits.
+    ///
+    /// # Panics
+    ///
+    /// The limits make no sense; [`Limits::check`] says so beforehand.
+    #[track_caller]
     pub fn with_limits(self, limits: Limits) -> Client {
-        Client { limits, ..self }
+        Client { limits: limits.checked(), ..self }
     }
 
     /// The same client, which gives each step of connecting this long.
+    ///
+    /// # Panics
+    ///
+    /// It is no time, or more than 136 years; see [`Limits::check`].
+    #[track_caller]
     pub fn with_timeout(mut self, timeout: Duration) -> Client {
-        self.limits.upgrade_timeout = timeout;
-        self.limits.auth_timeout = timeout;
+        let limits = Limits { upgrade_timeout: timeout, auth_timeout: timeout, ..self.limits };
+        self.limits = limits.checked();
         self
     }
 
@@ -190,7 +200,7 @@ impl Client {
         let uri = format!("ws://{}:{}/ws", self.host, self.port);
         let uri: Uri = uri.parse().expect("made of the parts of a URL");
         let request = ClientRequestBuilder::new(uri).with_sub_protocol(self.version.to_string());
-        let stream = metered(stream, &self.limits);
+        let stream = metered(stream, self.limits.max_head, &self.limits);
         let handshake = client_async_with_config(request, stream, Some(config(&self.limits)));
         let (stream, _) = self.in_time(handshake).await?.map_err(refused)?;
         let (version, limits) = (self.version, self.limits.clone());

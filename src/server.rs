@@ -513,13 +513,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let ExpiryPolicy::Close { leeway } = self.options.expiry else { return None };
         let end = identity.expires_at?.as_secs().saturating_add(leeway.into());
         let left = end.saturating_sub((self.options.clock)().as_secs());
-        let left = u64::try_from(left).unwrap_or(0).min(MAX_TIMER);
-        Some(Instant::now().into_std() + Duration::from_secs(left))
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(MAX_TIMER);
+        Some(Instant::now().into_std() + left)
     }
 }
 
 /// Longer than any connection lasts, and short enough for every clock: 10 years.
-const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
+const MAX_TIMER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A connection that has come in.
 struct Entrance {

@@ -283,6 +283,16 @@ async fn without_connections_there_is_nothing_to_wait_for() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_grace_without_end_is_one() {
+    let server = server();
+    let mut peer = let_in(&server, "client").await;
+    let without_end = Drain { grace: Duration::MAX, ..Drain::default() };
+    let drained = drain(&server, without_end);
+    assert_eq!(peer.hear().await, STOPS);
+    ends(drained).await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_hint_is_the_one_that_is_configured() {
     let server = server();
     let mut peer = let_in(&server, "client").await;
