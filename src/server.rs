@@ -380,12 +380,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Options { limits, server_id, .. } = &*self.options;
+        let Options { limits, server_id, auth_changes, .. } = &*self.options;
         let _busy = self.state.live.busy();
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
         let mut session =
-            ServerSession::registering(now.into_std(), limits.auth_timeout, version, server_id);
+            ServerSession::registering(now.into_std(), limits.auth_timeout, version, server_id)
+                .with_auth_changes(*auth_changes);
         let occupant = Occupant::default();
         let mut refused = None;
         loop {
