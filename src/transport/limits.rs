@@ -55,7 +55,8 @@ pub struct Limits {
     /// How many bytes of received messages wait for the application before the socket is left
     /// alone. 1 MiB.
     pub max_unread_bytes: usize,
-    /// How many bytes wait for the socket before [`Sender::send`](super::Sender::send) waits too. 1 MiB.
+    /// How many bytes wait for the socket before [`Sender::send`](super::Sender::send) waits too.
+    /// 1 MiB.
     pub max_unsent_bytes: usize,
     /// The buffer that each connection reads through, in bytes. 4 KiB.
     pub read_buffer: usize,
