@@ -299,6 +299,11 @@ impl ClientBuilder {
     }
 
     /// Limits on size and time; [`Limits::client`] unless set.
+    ///
+    /// # Panics
+    ///
+    /// The limits make no sense; [`Limits::check`] says so beforehand.
+    #[track_caller]
     pub fn limits(self, limits: Limits) -> ClientBuilder {
         ClientBuilder { connector: self.connector.with_limits(limits), ..self }
     }

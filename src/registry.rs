@@ -188,6 +188,9 @@ struct Incumbent {
     occupant: Occupant,
 }
 
+/// Longer than any newcomer waits, and short enough for every clock: 10 years.
+const MAX_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+
 /// A place in an [`InProcessRegistry`]. Dropping it gives the place free, unless it has been
 /// given to another already.
 #[derive(Debug)]
@@ -207,7 +210,7 @@ impl Default for InProcessRegistry {
 impl InProcessRegistry {
     /// A registry with this policy, in which newcomers wait so long at most.
     pub fn new(policy: DuplicatePolicy, wait: Duration) -> InProcessRegistry {
-        InProcessRegistry { policy, wait, table: Arc::default() }
+        InProcessRegistry { policy, wait: wait.min(MAX_WAIT), table: Arc::default() }
     }
 
     /// How many clients are connected.

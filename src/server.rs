@@ -35,11 +35,12 @@ use std::{
     future::{Future, ready},
     io,
     net::IpAddr,
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::OptionFuture};
+use futures_util::{FutureExt, TryFutureExt, future::OptionFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -58,7 +59,7 @@ use crate::{
     registry::{InProcessRegistry, Occupant, Registry},
     session::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
-        ServerSession, Verified,
+        ServerSession, Session, Verified,
     },
     transport::{self, Connection, Handle, Socket, Step},
     wire::Version,
@@ -182,7 +183,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let upgraded = self.upgrade(stream, self.enter(peer.into())?).await?;
-        let (connection, driver) = self.authenticate(upgraded).await?;
+        let (connection, driver) = self.clone().authenticate(upgraded).await?;
         tokio::spawn(driver);
         Ok(connection)
     }
@@ -190,8 +191,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     /// Accepts connections until the server is drained. Each authenticated one is handed to the
     /// handler, on a task of its own; when the handler is done, the connection is closed.
     ///
-    /// A connection that fails concerns no other. An error of the listener itself, such as too
-    /// many open files, is logged and survived after a pause.
+    /// A connection that fails concerns no other. Where the handler or the authenticator panics, it
+    /// is closed with 1011. An error of the listener itself, such as too many open files, is logged
+    /// and survived after a pause.
     pub async fn serve<H, F>(&self, listener: TcpListener, handler: H)
     where
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
@@ -304,25 +306,36 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         }
     }
 
-    async fn authenticate_then_serve<S, H, F>(self, upgraded: Upgraded<S>, handler: H)
+    /// The way to the authentication is boxed, so that the connection does not carry the size of it
+    /// for life.
+    fn authenticate_then_serve<S, H, F>(
+        self,
+        upgraded: Upgraded<S>,
+        handler: H,
+    ) -> impl Future<Output = ()> + Send
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync,
         F: Future<Output = ()> + Send,
     {
-        let _busy = self.state.live.busy();
+        let busy = self.state.live.busy();
         let version = upgraded.version;
-        // Boxed, so that the connection does not carry the size of it for life.
-        let (connection, driver) = match Box::pin(self.authenticate(upgraded)).await {
-            Ok(authenticated) => authenticated,
-            Err(error) => return tracing::info!(reason = %error, "client not authenticated"),
-        };
-        Span::current().record("client_id", display(connection.client_id()));
-        tracing::info!(%version, "client authenticated");
-        let handle = connection.handle();
-        join!(driver, handler(connection));
-        if let Some(end) = handle.ended() {
-            tracing::info!(reason = %end.cause, "connection ended");
+        let authenticated = Box::pin(self.authenticate(upgraded));
+        async move {
+            let _busy = busy;
+            let (connection, driver) = match authenticated.await {
+                Ok(authenticated) => authenticated,
+                Err(error) => return tracing::info!(reason = %error, "client not authenticated"),
+            };
+            Span::current().record("client_id", display(connection.client_id()));
+            tracing::info!(%version, "client authenticated");
+            let handle = connection.handle();
+            // In a block of its own, which a panic drops with all that the handler holds.
+            let handled = async { handler(connection).await };
+            join!(driver, survive(handled, || tracing::error!("the handler panicked")));
+            if let Some(end) = handle.ended() {
+                tracing::info!(reason = %end.cause, "connection ended");
+            }
         }
     }
 
@@ -353,25 +366,23 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         Ok(Upgraded { socket, version, place, handshake })
     }
 
-    async fn authenticate<S>(
-        &self,
+    fn authenticate<S>(
+        self,
         upgraded: Upgraded<S>,
-    ) -> Result<
-        (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
-        AcceptError,
-    >
+    ) -> impl Future<
+        Output = Result<
+            (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
+            AcceptError,
+        >,
+    > + Send
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let authenticated = self.try_authenticate(upgraded).await;
-        if let Err(error) = &authenticated {
-            metrics::refused(error.name());
-        }
-        authenticated
+        self.try_authenticate(upgraded).inspect_err(|error| metrics::refused(error.name()))
     }
 
     async fn try_authenticate<S>(
-        &self,
+        self,
         Upgraded { mut socket, version, mut place, handshake }: Upgraded<S>,
     ) -> Result<
         (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
@@ -380,7 +391,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Options { limits, server_id, .. } = &*self.options;
+        let Options { limits, server_id, auth_changes, .. } = &*self.options;
         let _busy = self.state.live.busy();
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
@@ -389,7 +400,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
             limits.auth_timeout,
             version,
             server_id.clone(),
-        );
+        )
+        .with_auth_changes(*auth_changes);
         let occupant = Occupant::default();
         let mut refused = None;
         loop {
@@ -420,8 +432,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     return Ok((connection, driver));
                 }
                 Ok(Step::Authenticate(request)) => {
+                    let admission = survive(self.admit(&request, &occupant), auth_panicked);
                     let verdict = select! {
-                        verdict = timeout_at(deadline, self.admit(&request, &occupant)) => verdict,
+                        verdict = timeout_at(deadline, admission) => verdict,
                         // The session is told so next.
                         _ = self.stops() => {
                             drop(request);
@@ -429,12 +442,15 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                         }
                     };
                     match verdict {
-                        Ok(Ok(admitted)) => session.resolve_registered(request, Ok(admitted)),
-                        Ok(Err(reason)) => {
+                        Ok(Some(Ok(admitted))) => {
+                            session.resolve_registered(request, Ok(admitted));
+                        }
+                        Ok(Some(Err(reason))) => {
                             let client_id = request.client_id().clone();
                             session.resolve_registered(request, Err(reason.refusal()));
                             refused = Some((client_id, reason));
                         }
+                        Ok(None) => session.end(None, Close::INTERNAL, Cause::Panicked),
                         // The session's own deadline is the same, and refuses.
                         Err(_) => drop(request),
                     }
@@ -488,9 +504,16 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         loop {
             let request = connection.renewal().await;
             let now = (self.options.clock)();
-            let verdict = self.authenticator.authenticate(&request, now);
-            let verdict = timeout(self.options.limits.auth_timeout, verdict).await;
-            let verdict = verdict.map_err(|_| Refusal::Unavailable).and_then(|verdict| {
+            let verdict = survive(self.authenticator.authenticate(&request, now), auth_panicked);
+            let verdict = match timeout(self.options.limits.auth_timeout, verdict).await {
+                Ok(None) => {
+                    connection.end(None, Close::INTERNAL, Cause::Panicked);
+                    continue;
+                }
+                Ok(Some(verdict)) => Ok(verdict),
+                Err(_) => Err(Refusal::Unavailable),
+            };
+            let verdict = verdict.and_then(|verdict| {
                 verdict.map_err(|error| {
                     tracing::info!(reason = %error, "renewal refused");
                     Refusal::from(&error)
@@ -516,13 +539,23 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let ExpiryPolicy::Close { leeway } = self.options.expiry else { return None };
         let end = identity.expires_at?.as_secs().saturating_add(leeway.into());
         let left = end.saturating_sub((self.options.clock)().as_secs());
-        let left = u64::try_from(left).unwrap_or(0).min(MAX_TIMER);
-        Some(Instant::now().into_std() + Duration::from_secs(left))
+        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(MAX_TIMER);
+        Some(Instant::now().into_std() + left)
     }
 }
 
+/// What the embedder's code comes to; nothing if it panics, which is for whoever installed a panic
+/// hook and for the log, and is the end of no more than one connection.
+fn survive<F: Future>(code: F, tell: impl FnOnce()) -> impl Future<Output = Option<F::Output>> {
+    AssertUnwindSafe(code).catch_unwind().map(|came| came.map_err(|_| tell()).ok())
+}
+
+fn auth_panicked() {
+    tracing::error!("the authenticator or the registry panicked");
+}
+
 /// Longer than any connection lasts, and short enough for every clock: 10 years.
-const MAX_TIMER: u64 = 10 * 365 * 24 * 3600;
+const MAX_TIMER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A connection that has come in.
 struct Entrance {

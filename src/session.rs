@@ -500,6 +500,9 @@ pub enum Cause {
     /// The service is going to stop.
     #[error("the service stops")]
     Drained,
+    /// The program at this end panicked: whoever held the connection, or the authenticator.
+    #[error("a panic at this end")]
+    Panicked,
     /// The peer closed it, with its close frame if there was one.
     #[error("closed by the peer{}", .0.as_ref().map(|close| format!(": {close}")).unwrap_or_default())]
     Peer(Option<Close>),

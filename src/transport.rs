@@ -7,6 +7,7 @@
 
 mod connection;
 mod keepalive;
+mod limits;
 mod metered;
 mod socket;
 
@@ -43,97 +44,8 @@ use socket::Happened;
 
 pub(crate) use connection::Handle;
 pub use connection::{CallFailure, Connection, Event, Receiver, Responder, Sender};
+pub use limits::{BadLimit, Limits, LimitsError};
 pub(crate) use socket::{Socket, config, metered};
-
-/// Every limit of a connection, on either side.
-///
-/// ```
-/// use std::time::Duration;
-/// use electric_satellite::transport::Limits;
-///
-/// let limits = Limits { auth_timeout: Duration::from_secs(5), ..Limits::default() };
-/// assert_eq!(limits.max_message, 16 * 1024 * 1024);
-/// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Limits {
-    /// How long the HTTP upgrade may take, from the first byte to the last. 10 s.
-    pub upgrade_timeout: Duration,
-    /// How long authentication may take, from the upgrade to the verdict. 10 s.
-    pub auth_timeout: Duration,
-    /// How long a peer may be silent before it is pinged; it is never pinged without. 20 s.
-    pub ping_interval: Option<Duration>,
-    /// How long a peer may take to answer a ping before it counts as gone. 20 s.
-    pub ping_timeout: Duration,
-    /// How long a peer may take nothing of what is sent to it before it counts as gone. 30 s.
-    pub write_timeout: Duration,
-    /// How long a connection may last after authentication; for ever without. For ever.
-    pub max_session_age: Option<Duration>,
-    /// How long a connection that is being closed may take to let the last words through. 2 s.
-    pub close_timeout: Duration,
-    /// Server only: how many connections there may be. 100,000.
-    pub max_connections: usize,
-    /// Server only: how many of them may be unauthenticated. 10,000.
-    pub max_unauthenticated: usize,
-    /// Server only: how many of those may come from one IPv4 address, or from one /64 of IPv6.
-    /// 1,000.
-    pub max_unauthenticated_per_address: usize,
-    /// Server only: how many handshakes may begin in a second; any number without. Any number.
-    pub handshakes_per_second: Option<u32>,
-    /// Server only: how many authentications from one address may fail before it has to wait. 60.
-    pub failed_auths: u32,
-    /// Server only: how many of those are forgiven in a second. 1.
-    pub failed_auths_per_second: f64,
-    /// The largest head of an HTTP request, in bytes; at least 8192. 16 KiB.
-    pub max_head: usize,
-    /// The largest message before authentication, in bytes. 64 KiB.
-    pub max_message_before_auth: usize,
-    /// The largest message, in bytes. 16 MiB.
-    pub max_message: usize,
-    /// How many received messages wait for the application before the socket is left alone. 16.
-    pub max_unread_messages: usize,
-    /// How many bytes of received messages wait for the application before the socket is left
-    /// alone. 1 MiB.
-    pub max_unread_bytes: usize,
-    /// How many bytes wait for the socket before [`Sender::send`] waits too. 1 MiB.
-    pub max_unsent_bytes: usize,
-    /// The buffer that each connection reads through, in bytes: what an idle connection costs
-    /// against what a busy one does. 1 KiB; 16 KiB for a [`Limits::client`].
-    pub read_buffer: usize,
-}
-
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            upgrade_timeout: Duration::from_secs(10),
-            auth_timeout: Duration::from_secs(10),
-            ping_interval: Some(Duration::from_secs(20)),
-            ping_timeout: Duration::from_secs(20),
-            write_timeout: Duration::from_secs(30),
-            max_session_age: None,
-            close_timeout: Duration::from_secs(2),
-            max_connections: 100_000,
-            max_unauthenticated: 10_000,
-            max_unauthenticated_per_address: 1_000,
-            handshakes_per_second: None,
-            failed_auths: 60,
-            failed_auths_per_second: 1.0,
-            max_head: 16 * 1024,
-            max_message_before_auth: 64 * 1024,
-            max_message: 16 * 1024 * 1024,
-            max_unread_messages: 16,
-            max_unread_bytes: 1024 * 1024,
-            max_unsent_bytes: 1024 * 1024,
-            read_buffer: 1024,
-        }
-    }
-}
-
-impl Limits {
-    /// The defaults of a client, which has one connection, and the larger stream to read.
-    pub fn client() -> Limits {
-        Limits { read_buffer: 16 * 1024, ..Limits::default() }
-    }
-}
 
 /// How far a handshake has come.
 pub(crate) enum Step<P> {

@@ -8,20 +8,19 @@ mod peers;
 
 use std::{
     collections::BTreeSet,
-    future::{Future, pending},
+    future::pending,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use electric_satellite::{
     auth::Authenticator,
-    client::Connector,
     registry::Registry,
     server::{Drain, Server, empty_database},
-    session::{AuthenticatedClient, ClientId, Token},
+    session::AuthenticatedClient,
     transport::{Connection, Event},
     wire::{
         Reply,
@@ -29,25 +28,21 @@ use electric_satellite::{
     },
 };
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::Notify,
     task::JoinHandle,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use peers::{
-    Heard, Manners, POLITE, Peer, SECOND, WIDE, dial, ends, http, server, token_of, upgrade_request,
+    Heard, Manners, POLITE, Peer, SECOND, WIDE, dial, ends, http, serve, server, soon, token_of,
+    upgrade_request,
 };
 
 const MS: Duration = Duration::from_millis(1);
 
 /// What a client is told by default.
 const STOPS: Heard = Heard::closed(1001, "Service stops, retry after 5 s");
-
-/// More than any step in real time takes.
-async fn soon<F: Future>(what: F) -> F::Output {
-    timeout(120 * SECOND, what).await.expect("it hangs")
-}
 
 fn drain<A: Authenticator, R: Registry>(
     server: &Server<A, R>,
@@ -231,22 +226,6 @@ async fn a_drain_over_tcp_loses_no_answer_and_then_serve_returns() {
     assert!(TcpStream::connect(address).await.is_err(), "nobody listens any more");
 }
 
-async fn serve<A, R, H, F>(
-    server: &Server<A, R>,
-    handler: H,
-) -> (std::net::SocketAddr, JoinHandle<()>)
-where
-    A: Authenticator,
-    R: Registry,
-    H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("an address");
-    let server = server.clone();
-    (address, tokio::spawn(async move { server.serve(listener, handler).await }))
-}
-
 async fn connect(address: std::net::SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).await.expect("a connection");
     stream.set_nodelay(true).expect("an option");
@@ -280,6 +259,16 @@ async fn ends_are_spread_over_the_window() {
 #[tokio::test(start_paused = true)]
 async fn without_connections_there_is_nothing_to_wait_for() {
     assert_eq!(ends(drain(&server(), Drain::default())).await.expect("no panic"), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grace_without_end_is_one() {
+    let server = server();
+    let mut peer = let_in(&server, "client").await;
+    let without_end = Drain { grace: Duration::MAX, ..Drain::default() };
+    let drained = drain(&server, without_end);
+    assert_eq!(peer.hear().await, STOPS);
+    ends(drained).await.expect("no panic");
 }
 
 #[tokio::test(start_paused = true)]
@@ -527,106 +516,6 @@ async fn a_drain_that_is_given_up_can_be_begun_again() {
     let second = drain(&server, Drain { spread: Duration::ZERO, grace, ..Drain::default() });
     assert_eq!(ends(second).await.expect("no panic"), Duration::ZERO);
     assert_eq!(peer.hear().await, STOPS);
-}
-
-// Restart.
-
-/// Shared by clients that come back whenever they are closed.
-#[derive(Default)]
-struct Fleet {
-    attempts: AtomicUsize,
-    refused: AtomicUsize,
-    refusals: Notify,
-}
-
-impl Fleet {
-    /// Stays connected: at once when it is closed, like clients from 0.9.4 on, and with a back-off
-    /// when it is refused.
-    async fn stay(self: Arc<Fleet>, address: std::net::SocketAddr, nth: usize) {
-        let client = Connector::new(&format!("ws://{address}")).expect("a URL");
-        let id = ClientId::new(format!("client {nth}")).expect("an id");
-        let first = 10 * MS + MS * u32::try_from(nth).expect("small");
-        let mut pause = first;
-        loop {
-            self.attempts.fetch_add(1, Ordering::SeqCst);
-            match Fleet::connect(&client, address, &id).await {
-                Some(connection) => {
-                    connection.closed().await;
-                    pause = first;
-                }
-                None => {
-                    self.refused.fetch_add(1, Ordering::SeqCst);
-                    self.refusals.notify_one();
-                    sleep(pause).await;
-                    pause = (2 * pause).min(SECOND);
-                }
-            }
-        }
-    }
-
-    async fn connect(
-        client: &Connector,
-        address: std::net::SocketAddr,
-        id: &ClientId,
-    ) -> Option<Connection<electric_satellite::session::AuthenticatedServer>> {
-        let stream = TcpStream::connect(address).await.ok()?;
-        // While nobody listens on a port of the dynamic range, a connection may meet itself.
-        if stream.local_addr().ok()? == address {
-            return None;
-        }
-        let token = Token::new(token_of("u")).expect("a token");
-        client.upgrade(stream).await.ok()?.authenticate(id, token).await.ok()
-    }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_fleet_comes_back_after_a_restart() {
-    const CLIENTS: usize = 200;
-    let patient = electric_satellite::transport::Limits {
-        upgrade_timeout: 100 * SECOND,
-        auth_timeout: 100 * SECOND,
-        ..Default::default()
-    };
-    let before = server().with_limits(patient.clone());
-    let (address, serving) = serve(&before, empty_database).await;
-    let fleet = Arc::new(Fleet::default());
-    let clients: Vec<_> =
-        (0..CLIENTS).map(|nth| tokio::spawn(Arc::clone(&fleet).stay(address, nth))).collect();
-    soon(before.connections().wait_for(|&count| count == CLIENTS)).await.expect("it serves");
-
-    soon(before.drain(Drain { spread: SECOND / 2, ..Drain::default() })).await;
-    soon(serving).await.expect("no panic");
-    assert_eq!(*before.connections().borrow(), 0);
-    // Down until everybody has noticed.
-    soon(async {
-        while fleet.refused.load(Ordering::SeqCst) < 2 * CLIENTS {
-            fleet.refusals.notified().await;
-        }
-    })
-    .await;
-
-    let attempts_before = fleet.attempts.load(Ordering::SeqCst);
-    let after = server().with_limits(patient);
-    let listener = soon(async {
-        loop {
-            match TcpListener::bind(address).await {
-                Ok(listener) => return listener,
-                // A connection that has met itself.
-                Err(_) => sleep(MS).await,
-            }
-        }
-    })
-    .await;
-    let serving = {
-        let after = after.clone();
-        tokio::spawn(async move { after.serve(listener, empty_database).await })
-    };
-    soon(after.connections().wait_for(|&count| count == CLIENTS)).await.expect("it serves");
-    let attempts = fleet.attempts.load(Ordering::SeqCst) - attempts_before;
-    assert!(attempts <= 3 * CLIENTS, "{attempts} attempts until {CLIENTS} clients were in");
-    assert_eq!(*before.connections().borrow(), 0);
-    clients.iter().for_each(JoinHandle::abort);
-    serving.abort();
 }
 
 // The process.

@@ -116,6 +116,18 @@ async fn a_peer_that_does_not_even_read_gives_way_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_wait_without_end_is_one() {
+    let registry = InProcessRegistry::new(DuplicatePolicy::Wait, Duration::MAX);
+    let server = server().with_registry(registry);
+    let first = incumbent(&server).await;
+    tokio::spawn(async move {
+        sleep(5 * SECOND).await;
+        first.close_and_vanish().await;
+    });
+    assert_eq!(accepted(&server).await.1, 5 * SECOND);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_silent_incumbent_stays_when_another_user_comes() {
     let server = server();
     let (mut first, _served) = dead(&server).await;

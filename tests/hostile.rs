@@ -5,6 +5,7 @@
 //! service's limits say, whatever the order in which things happen.
 #![cfg(all(feature = "cli", target_os = "linux"))]
 
+mod random;
 mod raw;
 mod service;
 
@@ -40,6 +41,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use random::Random;
 use raw::{
     BINARY, WebSocket, authenticate, bad_token, call, frame, frame_head, good_token, guarded,
     read_answer, read_close, unsigned_token, upgrade_request,
@@ -228,28 +230,6 @@ impl Peer {
     }
 }
 
-/// Seeded: SplitMix64.
-#[derive(Clone, Copy)]
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut it = self.0;
-        it = (it ^ (it >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        it = (it ^ (it >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        it ^ (it >> 31)
-    }
-
-    fn below(&mut self, end: usize) -> usize {
-        usize::try_from(self.next() % end as u64).expect("it is below")
-    }
-
-    fn bytes(&mut self, length: usize) -> Vec<u8> {
-        (0..length).map(|_| self.next() as u8).collect()
-    }
-}
-
 /// Attacks that run side by side, each with its own addresses.
 struct Attacks {
     to: SocketAddr,
@@ -291,7 +271,7 @@ impl Attacks {
                 let host = u8::try_from(1 + n / per_address).expect("so many addresses there are");
                 let seed = SEED ^ (u64::from(network) << 32) ^ n as u64;
                 let from = loopback(network, 1, host);
-                let peer = Peer { n, from, to, random: Random(seed) };
+                let peer = Peer { n, from, to, random: Random::seeded(seed) };
                 let fate = attack(peer);
                 peers.spawn(async move {
                     timeout(LONGEST, fate).await.unwrap_or_else(|_| "still there".into())

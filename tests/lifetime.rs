@@ -11,10 +11,13 @@ use electric_satellite::{
     auth::{AuthError, Authenticator, JwtAuthenticator, Minter, RevocationList},
     registry::Registry,
     server::{AcceptError, ExpiryPolicy, Server, empty_database},
-    session::{AuthRequest, AuthenticatedClient, Cause, Fault, UnixTime, Verified, Violation},
+    session::{
+        AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Fault, UnixTime, Verified,
+        Violation,
+    },
     transport::{Connection, Event, Limits},
     wire::{
-        Request,
+        Reply, Request,
         proto::{
             SatInStartReplicationReq, SatInStartReplicationResp, SatOpLogAck, SatRelation,
             SatSubsReq,
@@ -352,6 +355,25 @@ async fn a_token_whose_end_is_beyond_all_clocks_does_no_harm() {
     peer.authenticate("client", &token_with(&claims)).await;
     sleep(DAY).await;
     assert!(peer.is_undisturbed().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_token_of_the_same_user_moves_the_expiry_if_that_is_the_policy() {
+    let closing = || server().with_expiry(ExpiryPolicy::Close { leeway: 0 });
+    let another = || token_with(&json!({ "sub": "u", "exp": NOW + 100 }));
+    let renewing = || closing().with_auth_changes(AuthChangePolicy::RenewSameIdentity);
+    let (mut peer, start) = with_token_for_a_minute(&renewing()).await;
+    peer.call(2, auth_request("client", &another())).await;
+    assert!(matches!(peer.hear().await.reply(), Ok(Reply::Authenticate(_))));
+    assert_eq!(peer.hear_at().await, (start + 100 * SECOND, EXPIRED));
+
+    let (mut peer, _) = with_token_for_a_minute(&renewing()).await;
+    peer.call(2, auth_request("client", &token_of("another user"))).await;
+    assert_eq!(peer.last_words().await, "authenticate 2: refused, INVALID_REQUEST; close 1007");
+
+    let (mut peer, _) = with_token_for_a_minute(&closing()).await;
+    peer.call(2, auth_request("client", &another())).await;
+    assert_eq!(peer.last_words().await, "authenticate 2: refused, INVALID_REQUEST; close 1007");
 }
 
 #[tokio::test(start_paused = true)]

@@ -322,6 +322,42 @@ async fn everything_that_is_wrong_is_said_at_once() {
 }
 
 #[tokio::test]
+async fn limits_under_which_nobody_is_served_are_refused() {
+    let nothing = [
+        "AUTH_TIMEOUT",
+        "MAX_SESSION_AGE",
+        "MAX_MESSAGE_SIZE",
+        "MAX_CONNECTIONS",
+        "MAX_UNAUTHENTICATED",
+        "MAX_UNAUTHENTICATED_PER_IP",
+        "MAX_HANDSHAKES_PER_SECOND",
+    ];
+    let mut command = insecure();
+    command.envs(nothing.map(|variable| (variable, "0")));
+    let Said { code, stdout, stderr } = run(command).await;
+    assert_eq!((code, stdout.as_str()), (Some(1), ""), "{stderr}");
+    let lines: Vec<&str> = stderr.lines().filter(|line| line.starts_with("  * ")).collect();
+    assert_eq!(lines.len(), nothing.len(), "each once: {stderr}");
+    for variable in nothing {
+        let said = format!("  * {variable} has invalid value: \"0\". Must be at least ");
+        assert!(lines.iter().any(|line| line.starts_with(&said)), "{variable}: {stderr}");
+    }
+    // More than a protobuf message has, and less than the default before authentication.
+    for (size, taken) in [("2147483648", false), ("1000", true)] {
+        let mut command = insecure();
+        command.env("MAX_MESSAGE_SIZE", size);
+        if taken {
+            let line = Service::start(command).await.logged(&["mode="]).await;
+            assert!(line.contains("max_message_before_auth: 1000,"), "{line}");
+        } else {
+            let Said { code, stderr, .. } = run(command).await;
+            assert_eq!(code, Some(1), "{stderr}");
+            assert!(stderr.contains("MAX_MESSAGE_SIZE has invalid value"), "{stderr}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn each_mistake_alone_is_enough() {
     let taken = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let port = taken.local_addr().expect("an address").port().to_string();

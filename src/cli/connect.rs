@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Args;
+use clap::{Args, value_parser};
 use electric_satellite::{
     client::{ClientTls, ConnectError, Connector},
     session::{Cause, ClientId, Close, End, Token, Violation},
@@ -41,8 +41,8 @@ pub(super) struct Connect {
     #[arg(long, env = "SATELLITE_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How long each step may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    timeout: u64,
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
+    timeout: u32,
     /// Print one JSON object instead of lines for people.
     #[arg(long)]
     json: bool,
@@ -114,7 +114,7 @@ impl Connect {
         let mut client = Connector::new(&self.url)
             .map_err(|error| format!("{}: {error}", self.url))?
             .with_version(version)
-            .with_timeout(Duration::from_secs(self.timeout));
+            .with_timeout(Duration::from_secs(self.timeout.into()));
         if let Some(ca) = &self.ca {
             let tls = ClientTls::trusting(ca);
             client = client.with_tls(tls.map_err(|error| format!("{}: {error}", ca.display()))?);
@@ -156,7 +156,7 @@ impl Connect {
             ..Default::default()
         };
         let started = connection
-            .call(start, Duration::from_secs(self.timeout))
+            .call(start, Duration::from_secs(self.timeout.into()))
             .await
             .map_err(|failure| explain_call(&failure, connection.end()))?;
         if let Some(error) = started.err {

@@ -3,7 +3,6 @@
 use std::{
     io::{self, IsTerminal, Write},
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::{NonZeroU32, NonZeroUsize},
     path::PathBuf,
     process::ExitCode,
     str::FromStr,
@@ -16,7 +15,7 @@ use electric_satellite::{
     registry::{DuplicatePolicy, InProcessRegistry},
     server::{Drain, ExpiryPolicy, Server, Tls, empty_database},
     session::AuthChangePolicy,
-    transport::Limits,
+    transport::{BadLimit, Limits},
 };
 use ipnet::IpNet;
 use tokio::{net::TcpListener, select};
@@ -143,21 +142,13 @@ impl Reader {
         parsed
     }
 
-    /// A number of which none would make the service useless.
-    fn number(&mut self, variable: &'static str, value: &str) -> usize {
-        let rule = "a whole number from 1 on";
-        self.parse::<NonZeroUsize>(variable, value, rule).map_or(1, NonZeroUsize::get)
+    fn number<T: FromStr>(&mut self, variable: &'static str, value: &str) -> Option<T> {
+        self.parse(variable, value, "a whole number")
     }
 
-    fn some_seconds(&mut self, variable: &'static str, value: &str) -> Duration {
-        let rule = "a whole number of seconds from 1 on";
-        let seconds = self.parse::<NonZeroU32>(variable, value, rule);
-        Duration::from_secs(seconds.map_or(1, NonZeroU32::get).into())
-    }
-
-    fn seconds(&mut self, variable: &'static str, value: &str) -> Duration {
+    fn seconds(&mut self, variable: &'static str, value: &str) -> Option<Duration> {
         let seconds = self.parse::<u32>(variable, value, "a whole number of seconds");
-        Duration::from_secs(seconds.unwrap_or_default().into())
+        seconds.map(|seconds| Duration::from_secs(seconds.into()))
     }
 
     /// One of several words.
@@ -246,7 +237,7 @@ impl Serve {
             reader.list("TRUSTED_PROXIES", ranges, "address ranges such as 10.0.0.0/8")
         });
         let limits = self.limits(&mut reader);
-        let grace = reader.seconds("DRAIN_GRACE", &self.drain_grace);
+        let grace = reader.seconds("DRAIN_GRACE", &self.drain_grace).unwrap_or_default();
         let log_level = reader.word(
             "LOG_LEVEL",
             &self.log_level,
@@ -304,26 +295,60 @@ impl Serve {
     }
 
     fn limits(&self, reader: &mut Reader) -> Limits {
+        let defaults = Limits::default();
+        let auth_timeout = reader.seconds("AUTH_TIMEOUT", &self.auth_timeout);
+        let auth_timeout = auth_timeout.unwrap_or(defaults.auth_timeout);
         let ping_interval = reader.seconds("PING_INTERVAL", &self.ping_interval);
-        Limits {
-            upgrade_timeout: reader.some_seconds("AUTH_TIMEOUT", &self.auth_timeout),
-            auth_timeout: reader.some_seconds("AUTH_TIMEOUT", &self.auth_timeout),
-            ping_interval: (!ping_interval.is_zero()).then_some(ping_interval),
-            max_session_age: self
-                .max_session_age
-                .as_ref()
-                .map(|seconds| reader.some_seconds("MAX_SESSION_AGE", seconds)),
-            max_message: reader.number("MAX_MESSAGE_SIZE", &self.max_message_size),
-            max_connections: reader.number("MAX_CONNECTIONS", &self.max_connections),
-            max_unauthenticated: reader.number("MAX_UNAUTHENTICATED", &self.max_unauthenticated),
+        let age = self.max_session_age.as_ref();
+        let max_message = reader.number("MAX_MESSAGE_SIZE", &self.max_message_size);
+        let max_message = max_message.unwrap_or(defaults.max_message);
+        let rate = self.max_handshakes_per_second.as_ref();
+        let limits = Limits {
+            upgrade_timeout: auth_timeout,
+            auth_timeout,
+            ping_interval: ping_interval.filter(|interval| !interval.is_zero()),
+            max_session_age: age.and_then(|age| reader.seconds("MAX_SESSION_AGE", age)),
+            max_message_before_auth: defaults.max_message_before_auth.min(max_message),
+            max_message,
+            max_connections: reader
+                .number("MAX_CONNECTIONS", &self.max_connections)
+                .unwrap_or(defaults.max_connections),
+            max_unauthenticated: reader
+                .number("MAX_UNAUTHENTICATED", &self.max_unauthenticated)
+                .unwrap_or(defaults.max_unauthenticated),
             max_unauthenticated_per_address: reader
-                .number("MAX_UNAUTHENTICATED_PER_IP", &self.max_unauthenticated_per_ip),
-            handshakes_per_second: self
-                .max_handshakes_per_second
-                .as_ref()
-                .and_then(|rate| reader.parse("MAX_HANDSHAKES_PER_SECOND", rate, "a whole number")),
-            ..Limits::default()
+                .number("MAX_UNAUTHENTICATED_PER_IP", &self.max_unauthenticated_per_ip)
+                .unwrap_or(defaults.max_unauthenticated_per_address),
+            handshakes_per_second: rate
+                .and_then(|rate| reader.number("MAX_HANDSHAKES_PER_SECOND", rate)),
+            ..defaults
+        };
+        for BadLimit { field, rule } in limits.check().err().into_iter().flat_map(|bad| bad.0) {
+            if let Some((variable, value)) = self.setting(field) {
+                reader.error(variable, value, rule);
+            }
         }
+        limits
+    }
+
+    /// The variable that a limit comes from, and what it says. Two limits follow another that is as
+    /// wrong as they are.
+    fn setting(&self, field: &str) -> Option<(&'static str, &str)> {
+        Some(match field {
+            "auth_timeout" => ("AUTH_TIMEOUT", &self.auth_timeout),
+            "ping_interval" => ("PING_INTERVAL", &self.ping_interval),
+            "max_session_age" => ("MAX_SESSION_AGE", self.max_session_age.as_ref()?),
+            "max_message" => ("MAX_MESSAGE_SIZE", &self.max_message_size),
+            "max_connections" => ("MAX_CONNECTIONS", &self.max_connections),
+            "max_unauthenticated" => ("MAX_UNAUTHENTICATED", &self.max_unauthenticated),
+            "max_unauthenticated_per_address" => {
+                ("MAX_UNAUTHENTICATED_PER_IP", &self.max_unauthenticated_per_ip)
+            }
+            "handshakes_per_second" => {
+                ("MAX_HANDSHAKES_PER_SECOND", self.max_handshakes_per_second.as_ref()?)
+            }
+            _ => return None,
+        })
     }
 }
 

@@ -144,14 +144,24 @@ impl Connector {
     }
 
     /// The same connector with other limits; [`Limits::client`] unless set.
+    ///
+    /// # Panics
+    ///
+    /// The limits make no sense; [`Limits::check`] says so beforehand.
+    #[track_caller]
     pub fn with_limits(self, limits: Limits) -> Connector {
-        Connector { limits, ..self }
+        Connector { limits: limits.checked(), ..self }
     }
 
     /// The same connector, which gives each step of connecting this long.
+    ///
+    /// # Panics
+    ///
+    /// It is no time, or more than 136 years; see [`Limits::check`].
+    #[track_caller]
     pub fn with_timeout(mut self, timeout: Duration) -> Connector {
-        self.limits.upgrade_timeout = timeout;
-        self.limits.auth_timeout = timeout;
+        let limits = Limits { upgrade_timeout: timeout, auth_timeout: timeout, ..self.limits };
+        self.limits = limits.checked();
         self
     }
 
@@ -292,7 +302,7 @@ impl Connector {
         let request = versions.iter().fold(ClientRequestBuilder::new(uri), |request, version| {
             request.with_sub_protocol(version.to_string())
         });
-        let stream = metered(stream, &self.limits);
+        let stream = metered(stream, self.limits.max_head, &self.limits);
         let handshake = client_async_with_config(request, stream, Some(config(&self.limits)));
         let (stream, response) = self.in_time(handshake).await?.map_err(refused)?;
         // The library has checked that it is one of those.

@@ -5,7 +5,7 @@ use std::io;
 use crate::{
     auth::AuthError,
     registry::RegistryError,
-    session::{ClientId, End, Refusal},
+    session::{Cause, ClientId, End, Refusal},
 };
 
 /// Why a connection did not come to have an authenticated client.
@@ -46,7 +46,8 @@ pub enum AcceptError {
         #[source]
         error: RegistryError,
     },
-    /// The session ended before the client was authenticated.
+    /// The session ended before the client was authenticated. If the authenticator or the registry
+    /// panicked, the cause says so.
     #[error("{}", .0.cause)]
     Ended(End),
 }
@@ -63,6 +64,7 @@ impl AcceptError {
             AcceptError::Refused { error: AuthError::Unavailable(_), .. } => "auth unavailable",
             AcceptError::Refused { .. } => "auth refused",
             AcceptError::NotRegistered { .. } => "not registered",
+            AcceptError::Ended(End { cause: Cause::Panicked, .. }) => "panicked",
             AcceptError::Ended(_) => "ended before authentication",
         }
     }

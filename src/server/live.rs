@@ -20,6 +20,8 @@ use crate::{
     transport::Handle,
 };
 
+use super::MAX_TIMER;
+
 /// How a service stops.
 ///
 /// ```
@@ -138,7 +140,7 @@ impl LiveConnections {
     /// Ends all connections, and waits for their handlers. New ones must not come.
     pub(super) async fn drain(&self, Drain { spread, grace, retry_after }: Drain) {
         let close = stopping(retry_after);
-        let deadline = Instant::now() + grace.max(spread);
+        let deadline = Instant::now() + grace.max(spread).min(MAX_TIMER);
         let tell_all = async {
             let connections = self.all();
             let pause = spread / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);

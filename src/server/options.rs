@@ -74,7 +74,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 
     /// The same server with other limits.
+    ///
+    /// # Panics
+    ///
+    /// The limits make no sense; [`Limits::check`] says so beforehand.
+    #[track_caller]
     pub fn with_limits(self, limits: Limits) -> Server<A, R> {
+        let limits = limits.checked();
         self.with(|options| options.limits = limits)
     }
 

@@ -90,7 +90,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = WebSocketStream::from_partially_read(
-        metered(stream, limits),
+        metered(stream, 0, limits),
         // Copied, for the original is as large as the buffer that the head was read into.
         pipelined.to_vec(),
         Role::Server,

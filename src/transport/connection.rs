@@ -6,6 +6,7 @@ use std::{
     mem,
     pin::pin,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -32,7 +33,7 @@ use super::{Draining, Shared, Unread};
 ///
 /// The peer is an [`AuthenticatedClient`] on a server, an [`AuthenticatedServer`] on a client.
 /// [`Connection::split`] gives two halves for concurrent use. When the last of them is dropped,
-/// the connection is closed normally.
+/// the connection is closed normally; if a panic drops it, or a part of it, with 1011.
 pub struct Connection<P> {
     sender: Sender<P>,
     receiver: Receiver<P>,
@@ -54,7 +55,21 @@ struct Guard<P>(Arc<Shared<P>>);
 
 impl<P> Drop for Guard<P> {
     fn drop(&mut self) {
-        self.0.finish(None, Close::NORMAL, Cause::Local);
+        if !self.0.fail_if_panicking() {
+            self.0.finish(None, Close::NORMAL, Cause::Local);
+        }
+    }
+}
+
+impl<P> Shared<P> {
+    /// Ends the connection if it is a panic that drops a part of it: the peer learns that this end
+    /// failed, and not that it is done or refuses something. Returns whether it is.
+    fn fail_if_panicking(&self) -> bool {
+        let panicking = thread::panicking();
+        if panicking {
+            self.finish(None, Close::INTERNAL, Cause::Panicked);
+        }
+        panicking
     }
 }
 
@@ -316,6 +331,9 @@ impl<P> Drop for Receiver<P> {
             return;
         }
         let shared = &self.guard.0;
+        if shared.fail_if_panicking() {
+            return;
+        }
         let live = &mut *shared.lock();
         live.deaf = true;
         for unread in mem::take(&mut live.unread) {
@@ -482,7 +500,7 @@ pub enum CallFailure {
 }
 
 /// The means to answer one call of the peer, once. Dropped without an answer, it refuses with
-/// INTERNAL.
+/// INTERNAL; if a panic drops it, the connection is closed with 1011.
 ///
 /// On a server, every refusal ends the connection, as published clients expect; a subscription
 /// is better refused by the `err` of its positive reply. Once the connection has ended, answers
@@ -522,7 +540,9 @@ impl<C: Call, P> Responder<C, P> {
 
 impl<C: Call, P> Drop for Responder<C, P> {
     fn drop(&mut self) {
-        self.answer(Err(SatErrorResp::of(ErrorCode::Internal)));
+        if self.question.is_some() && !self.shared.fail_if_panicking() {
+            self.answer(Err(SatErrorResp::of(ErrorCode::Internal)));
+        }
     }
 }
 

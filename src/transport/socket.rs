@@ -51,9 +51,11 @@ pub(super) enum Happened {
     Input(Input),
 }
 
-/// What a peer may send before it is authenticated: one message, and what may come around it.
-pub(crate) fn metered<S>(stream: S, limits: &Limits) -> Metered<S> {
-    Metered::new(stream, limits.max_message_before_auth + 2 * limits.read_buffer)
+/// What a peer may send before it is authenticated: the rest of a head of this size, one message,
+/// and what may come around it.
+pub(crate) fn metered<S>(stream: S, head: usize, limits: &Limits) -> Metered<S> {
+    let message = limits.max_message_before_auth + 2 * limits.read_buffer;
+    Metered::new(stream, head.saturating_add(message))
 }
 
 /// The configuration of the library that these limits ask for.

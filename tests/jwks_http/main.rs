@@ -8,12 +8,13 @@
 
 #[path = "../asking/mod.rs"]
 mod asking;
+#[path = "../log/mod.rs"]
+mod log;
 mod server;
 mod service;
 
 use std::{
-    io,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -36,6 +37,7 @@ use tokio::{
 use tracing::subscriber::DefaultGuard;
 
 use asking::request;
+use log::Log;
 use server::{Answer, Jwks, PATH};
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -175,49 +177,14 @@ impl Drop for Kept {
     }
 }
 
-/// What this thread logs, until the guard is dropped.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    fn capture() -> (Log, DefaultGuard) {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .with_max_level(tracing::Level::TRACE)
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-
-    fn count(&self, text: &str) -> usize {
-        self.text().matches(text).count()
-    }
-
-    /// Waits until there is a line with this text.
-    async fn says(&self, text: &str) {
-        in_time(&format!("{text:?} in the log"), async {
-            while self.count(text) == 0 {
-                sleep(Duration::from_millis(1)).await;
-            }
-        })
-        .await;
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+/// Waits until there is a line with this text.
+async fn says(log: &Log, text: &str) {
+    in_time(&format!("{text:?} in the log"), async {
+        while log.count(text) == 0 {
+            sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
 }
 
 #[test]
@@ -410,7 +377,7 @@ async fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let location = format!("location: {}", elsewhere.url());
         jwks.say(new().keys().with_status(status).with_header(&location));
-        kept.log.says(&format!("HTTP status {status}")).await;
+        says(&kept.log, &format!("HTTP status {status}")).await;
         jwks.say(new().keys().with_status(status).with_header("location: /other"));
         jwks.asked_again(2).await;
     }
@@ -477,7 +444,7 @@ async fn a_jwk_set_has_a_largest_size() {
     kept.until_accepted(&old().token()).await;
     let set = json!({ "keys": [new().jwk] }).to_string();
     jwks.say(Answer::ok(format!("{set:length$}", length = max_bytes + 1)));
-    kept.log.says(&format!("it is larger than {max_bytes} bytes")).await;
+    says(&kept.log, &format!("it is larger than {max_bytes} bytes")).await;
     // Nor is one without an end waited for.
     let before = kept.log.count("it is larger");
     jwks.say(Answer::endless());
@@ -515,7 +482,7 @@ async fn keys_that_cannot_be_fetched_any_more_are_dropped_when_they_are_too_old(
     kept.until_refused(&old().token()).await;
     assert!(begin.elapsed() > MAX_AGE, "they were not too old");
     assert!(kept.ring.keys().keys().is_empty());
-    kept.log.says("its keys are too old").await;
+    says(&kept.log, "its keys are too old").await;
     // They are back as soon as they can be fetched.
     jwks.say(old().keys());
     kept.until_accepted(&old().token()).await;
@@ -572,7 +539,7 @@ async fn a_password_in_the_url_is_used_and_not_logged() {
     let used = |line: &String| line.eq_ignore_ascii_case(&authorization);
     assert!(jwks.requests()[0].iter().any(used), "{:?}", jwks.requests()[0]);
     jwks.say(Answer::nothing());
-    kept.log.says("no JWK Set this time").await;
+    says(&kept.log, "no JWK Set this time").await;
     let text = kept.log.text();
     let leaks: Vec<&str> = text.lines().filter(|line| line.contains("hunter2")).collect();
     assert!(leaks.is_empty(), "{leaks:?}");

@@ -9,7 +9,7 @@ mod octets;
 #[path = "../conversations/words.rs"]
 pub(crate) mod words;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use electric_satellite::{
@@ -24,6 +24,7 @@ pub(crate) use octets::*;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream, ReadHalf, WriteHalf, duplex, split},
+    net::TcpListener,
     sync::{Mutex, mpsc},
     task::JoinHandle,
     time::Instant,
@@ -45,6 +46,11 @@ const PATIENCE: Duration = Duration::from_secs(1_000_000);
 /// Fails a test of paused time that would hang: the clock leaps here when nothing else happens.
 pub(crate) async fn ends<F: Future>(what: F) -> F::Output {
     tokio::time::timeout(PATIENCE, what).await.expect("it hangs")
+}
+
+/// Fails a test of real time that would hang: no step of one takes so long.
+pub(crate) async fn soon<F: Future>(what: F) -> F::Output {
+    tokio::time::timeout(120 * SECOND, what).await.expect("it hangs")
 }
 
 /// Signed, with these claims and those that every token must have.
@@ -104,6 +110,23 @@ where
         Ok(())
     });
     (near, served)
+}
+
+/// A server that listens on this machine, and its end.
+pub(crate) async fn serve<A, R, H, F>(
+    server: &Server<A, R>,
+    handler: H,
+) -> (SocketAddr, JoinHandle<()>)
+where
+    A: Authenticator,
+    R: Registry,
+    H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    let server = server.clone();
+    (address, tokio::spawn(async move { server.serve(listener, handler).await }))
 }
 
 /// Something that a server said.

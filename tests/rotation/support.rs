@@ -2,12 +2,10 @@
 
 #[path = "../asking/mod.rs"]
 mod asking;
+#[path = "../log/mod.rs"]
+mod log;
 
-use std::{
-    fs, io,
-    path::PathBuf,
-    sync::{Arc, Mutex},
-};
+use std::{fs, path::PathBuf};
 
 pub(crate) use asking::request;
 use base64::{
@@ -18,8 +16,8 @@ use electric_satellite::{
     auth::{Algorithm, Authenticator, ClaimRules, JwtAuthenticator, Key, KeyRing, Minter},
     session::{Token, UnixTime},
 };
+pub(crate) use log::Log;
 use serde_json::{Map, Value, json};
-use tracing::subscriber::DefaultGuard;
 
 /// The time so many seconds after the tests begin.
 pub(crate) fn at(secs: i64) -> UnixTime {
@@ -126,39 +124,4 @@ pub(crate) fn ed25519_jwk(name: &str, kid: &str) -> Value {
     // The key is the end of it (RFC 8410 §4).
     let x = URL_SAFE_NO_PAD.encode(&der[der.len() - 32..]);
     json!({ "kty": "OKP", "crv": "Ed25519", "x": x, "kid": kid })
-}
-
-/// What this thread logs, until the guard is dropped.
-#[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(crate) fn capture() -> (Log, DefaultGuard) {
-        let log = Log::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer({
-                let log = log.clone();
-                move || log.clone()
-            })
-            .with_ansi(false)
-            .with_max_level(tracing::Level::DEBUG)
-            .finish();
-        (log, tracing::subscriber::set_default(subscriber))
-    }
-
-    /// The lines so far with this text in them.
-    pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
