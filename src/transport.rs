@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
@@ -140,7 +141,8 @@ struct Shared<P> {
 /// What changes while a connection lives.
 struct Live<P> {
     session: Box<dyn Session<Peer = P> + Send>,
-    unread: VecDeque<Unread>,
+    /// With the bytes that each keeps from being freed.
+    unread: VecDeque<(Unread, usize)>,
     unread_bytes: usize,
     /// Nobody will read.
     deaf: bool,
@@ -170,6 +172,9 @@ struct Draining {
 
 /// How much more is taken while a sign of life is wanted.
 const CHALLENGED_TIMES: usize = 16;
+
+/// How much of what has come is taken before anything else is looked at.
+const MAX_AT_ONCE: usize = 64;
 
 /// What has arrived and is not read yet.
 enum Unread {
@@ -206,16 +211,6 @@ impl<P> Live<P> {
     fn flushed(&mut self) {
         let bytes = mem::take(&mut self.unflushed) + mem::take(&mut self.unflushed_answers);
         unsent_bytes().decrement(bytes as f64);
-    }
-}
-
-impl Unread {
-    /// About how much memory it takes, or keeps from being freed.
-    fn bytes(&self) -> usize {
-        match self {
-            Unread::Message(message) => message.encoded_len(),
-            Unread::Call(request, _) => request.encoded_len(),
-        }
     }
 }
 
@@ -296,28 +291,20 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     async move {
-        while let Some(Next { wants_input, deadline, pauses }) =
-            shared.step(&mut socket, &mut watch)
-        {
+        let mut next = shared.step(&mut socket, &mut watch, None);
+        while let Some(Next { wants_input, deadline, pauses }) = next {
             let happened = select! {
                 // What has arrived counts before time and everybody else.
                 biased;
-                happened = socket.next(wants_input) => happened,
-                () = until(deadline) => continue,
-                () = shared.occupant.woken() => continue,
+                happened = socket.next(wants_input) => Some(happened),
+                () = until(deadline) => None,
+                () = shared.occupant.woken() => None,
                 () = ready(()), if pauses => {
                     shared.paused();
-                    continue;
+                    None
                 }
             };
-            match happened {
-                Happened::Flushed | Happened::Sent => {}
-                Happened::Heard => watch.heard(&shared.occupant),
-                Happened::Input(input) => {
-                    watch.heard(&shared.occupant);
-                    hand_in(&mut *shared.lock().session, input);
-                }
-            }
+            next = shared.step(&mut socket, &mut watch, happened);
         }
         let close = shared.end.get().and_then(|end| end.close.as_ref());
         Box::pin(socket.finish(close)).await;
@@ -347,8 +334,8 @@ struct Watch {
 }
 
 impl Watch {
-    fn heard(&mut self, occupant: &Occupant) {
-        self.keepalive.heard(Instant::now().into_std());
+    fn heard(&mut self, now: std::time::Instant, occupant: &Occupant) {
+        self.keepalive.heard(now);
         occupant.answer(self.pinged_for);
     }
 
@@ -417,30 +404,39 @@ struct Next {
 }
 
 impl<P> Shared<P> {
-    /// Does what the session and the registry want done, and says how to go on, unless it is over.
-    fn step<S>(&self, socket: &mut Socket<S>, watch: &mut Watch) -> Option<Next>
+    /// Takes note of what has happened, does what the session and the registry want done, and says
+    /// how to go on, unless it is over.
+    fn step<S>(
+        &self,
+        socket: &mut Socket<S>,
+        watch: &mut Watch,
+        happened: Option<Happened>,
+    ) -> Option<Next>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let now = Instant::now().into_std();
         let live = &mut *self.lock();
         if socket.is_flushed() && live.unflushed + live.unflushed_answers > 0 {
             live.flushed();
             self.sendable.notify_waiters();
         }
-        if let Some(eviction) = self.occupant.evicted() {
-            evict(&mut *live.session, eviction);
+        let mut end = self.take_in(live, socket, watch, now, happened);
+        if end.is_none() {
+            if let Some(eviction) = self.occupant.evicted() {
+                evict(&mut *live.session, eviction);
+            }
+            // Not only when nothing else happens: a peer that never pauses has deadlines too.
+            let _ = live.session.handle_input(now, Input::Timeout);
+            end = self.carry_out(live, socket, 0);
         }
-        let now = Instant::now().into_std();
-        // Not only when nothing else happens: a peer that never pauses has deadlines too.
-        let _ = live.session.handle_input(now, Input::Timeout);
-        let mut end = self.carry_out(live, socket);
         let attention = self.attention(live);
         let listening = attention == Attention::Listening;
         if end.is_none()
             && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
         {
             hand_in(&mut *live.session, Input::Fault(fault));
-            end = self.carry_out(live, socket);
+            end = self.carry_out(live, socket, 0);
         }
         if let Some(end) = end {
             self.ended(live, end);
@@ -457,8 +453,50 @@ impl<P> Shared<P> {
         })
     }
 
-    /// Does what the session wants done. Returns its end, if this is it.
-    fn carry_out<S>(&self, live: &mut Live<P>, socket: &mut Socket<S>) -> Option<End>
+    /// Hands in what has happened, and what else has come already: a stream does not cost a look
+    /// at everything for every message. Returns the end, if this is it.
+    fn take_in<S>(
+        &self,
+        live: &mut Live<P>,
+        socket: &mut Socket<S>,
+        watch: &mut Watch,
+        now: std::time::Instant,
+        happened: Option<Happened>,
+    ) -> Option<End>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut happened = happened?;
+        for taken in 1.. {
+            let input = match happened {
+                Happened::Flushed | Happened::Sent => return None,
+                Happened::Heard => {
+                    watch.heard(now, &self.occupant);
+                    return None;
+                }
+                Happened::Input(input) => input,
+            };
+            watch.heard(now, &self.occupant);
+            let bytes = match &input {
+                Input::Binary(Frame(payload)) => payload.len(),
+                _ => 0,
+            };
+            // One that the session does not want any more, because it has ended, is dropped.
+            let _ = live.session.handle_input(now, input);
+            if let Some(end) = self.carry_out(live, socket, bytes) {
+                return Some(end);
+            }
+            let goes_on = taken < MAX_AT_ONCE
+                && socket.is_flushed()
+                && self.attention(live) == Attention::Listening;
+            happened = goes_on.then(|| socket.next(true).now_or_never()).flatten()?;
+        }
+        None
+    }
+
+    /// Does what the session wants done, after so many bytes have arrived. Returns its end, if
+    /// this is it.
+    fn carry_out<S>(&self, live: &mut Live<P>, socket: &mut Socket<S>, bytes: usize) -> Option<End>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -470,11 +508,11 @@ impl<P> Shared<P> {
                     fed += frame.len();
                     socket.feed(frame);
                 }
-                Output::Message(message) => self.arrived(live, Unread::Message(message)),
+                Output::Message(message) => self.arrived(live, Unread::Message(message), bytes),
                 Output::Call(..) if live.drain.as_ref().is_some_and(|it| it.sealed) => {}
                 Output::Call(request, question) => {
                     live.unanswered += 1;
-                    self.arrived(live, Unread::Call(request, question));
+                    self.arrived(live, Unread::Call(request, question), bytes);
                 }
                 Output::Reply(call, result) => {
                     if let Some(caller) = live.take_call(call) {
@@ -497,13 +535,15 @@ impl<P> Shared<P> {
         end
     }
 
-    fn arrived(&self, live: &mut Live<P>, unread: Unread) {
+    fn arrived(&self, live: &mut Live<P>, unread: Unread, bytes: usize) {
         if live.deaf {
             return live.refuse(unread);
         }
-        live.unread_bytes += unread.bytes();
-        live.unread.push_back(unread);
-        self.readable.notify_one();
+        live.unread_bytes += bytes;
+        live.unread.push_back((unread, bytes));
+        if live.unread.len() == 1 {
+            self.readable.notify_one();
+        }
     }
 
     /// A peer that does not take its answers is not asked for more questions. What it is sent

@@ -15,7 +15,7 @@ use std::{
 
 use electric_satellite::{
     auth::JwtAuthenticator,
-    client::Client,
+    client::Connector,
     server::{Drain, Server, empty_database},
     session::{AuthenticatedServer, ClientId, Token},
     transport::{Connection, Limits},
@@ -228,7 +228,7 @@ impl Fleet {
     /// Stays connected: at once when it is closed, like clients from 0.9.4 on, and with a back-off
     /// when it is refused.
     async fn stay(self: Arc<Fleet>, address: SocketAddr, nth: usize) {
-        let client = Client::new(&format!("ws://{address}")).expect("a URL");
+        let client = Connector::new(&format!("ws://{address}")).expect("a URL");
         let id = ClientId::new(format!("client {nth}")).expect("an id");
         let first = 10 * MS + MS * u32::try_from(nth).expect("small");
         let mut pause = first;
@@ -250,7 +250,7 @@ impl Fleet {
     }
 
     async fn connect(
-        client: &Client,
+        client: &Connector,
         address: SocketAddr,
         id: &ClientId,
     ) -> Option<Connection<AuthenticatedServer>> {

@@ -218,8 +218,8 @@ impl<P> Receiver<P> {
         let shared = &self.guard.0;
         let live = &mut *shared.lock();
         let had_room = shared.has_room(live);
-        let unread = live.unread.pop_front()?;
-        live.unread_bytes -= unread.bytes();
+        let (unread, bytes) = live.unread.pop_front()?;
+        live.unread_bytes -= bytes;
         if !had_room {
             shared.occupant.wake();
         }
@@ -336,7 +336,7 @@ impl<P> Drop for Receiver<P> {
         }
         let live = &mut *shared.lock();
         live.deaf = true;
-        for unread in mem::take(&mut live.unread) {
+        for (unread, _) in mem::take(&mut live.unread) {
             live.refuse(unread);
         }
         live.unread_bytes = 0;

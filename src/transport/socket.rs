@@ -33,6 +33,7 @@ pub(crate) struct Socket<S> {
     /// Answers to pings that have not left.
     owed: usize,
     max_message: usize,
+    read_buffer: usize,
     close_timeout: Duration,
 }
 
@@ -75,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             flushed: true,
             owed: 0,
             max_message: limits.max_message_before_auth,
+            read_buffer: limits.read_buffer,
             close_timeout: limits.close_timeout,
         }
     }
@@ -154,6 +156,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Ok(Message::Pong(_) | Message::Frame(_)) => return Poll::Ready(Happened::Heard),
             Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
                 Input::Fault(Fault::TooLarge)
+            }
+            // Copied, for as long as what is read keeps the buffer, the library goes on in a new
+            // one, no larger than the next message: a system call for each.
+            Ok(Message::Binary(payload)) if payload.len() <= self.read_buffer => {
+                Input::Binary(Bytes::copy_from_slice(&payload).into())
             }
             Ok(Message::Binary(payload)) => Input::Binary(payload.into()),
             Ok(Message::Text(_)) => Input::Fault(Fault::Text),
