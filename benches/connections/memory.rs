@@ -2,8 +2,6 @@
 
 use std::{thread::sleep, time::Duration};
 
-use electric_satellite::transport::Limits;
-
 use super::{
     clients::Clients,
     processes::{Holdings, Process},
@@ -12,6 +10,9 @@ use super::{
 
 /// How many bytes an idle, authenticated connection may take.
 const BUDGET: f64 = 5_000.0;
+
+/// The sizes of what each connection reads through.
+const READ_BUFFERS: [usize; 2] = [4096, 1024];
 
 /// How many connections may wait until they are accepted: no more than a listener lets.
 const UNACCEPTED: usize = 100;
@@ -40,7 +41,7 @@ pub(crate) struct Shares {
 /// Each server has all its connections at the same time.
 pub(crate) async fn measure(connections: usize, idle: Duration) -> Vec<Shares> {
     let mut shares = vec![];
-    for read_buffer in [Limits::default().read_buffer, 1024] {
+    for read_buffer in READ_BUFFERS {
         for server in ["WebSocket", "HS256"] {
             shares.push(hold(server, read_buffer, connections, idle).await);
         }
