@@ -32,10 +32,11 @@ interop:
 cross:
     tests/cross/run
 
-# Instruction counts and sizes; see benches/README.md.
+# Instruction counts, sizes and what connections cost; see benches/README.md.
 bench:
     cargo bench --bench instructions
     cargo bench --bench sizes
+    cargo bench --bench connections
 
 # Licences, sources, duplicates (needs cargo-deny).
 deny:

@@ -1,4 +1,6 @@
-//! Tokens, and the handshake that both benches run with them.
+//! Tokens, and the handshake that benches run with them.
+
+#![allow(dead_code, reason = "each bench uses a part of it")]
 
 use std::{
     sync::Arc,
@@ -33,6 +35,10 @@ impl Signed {
     /// One of each algorithm, all with the same claims.
     pub(crate) fn all() -> Vec<Signed> {
         serde_json::from_str(include_str!("../tokens.json")).unwrap()
+    }
+
+    pub(crate) fn hs256() -> Signed {
+        Signed::all().into_iter().find(|signed| signed.algorithm == "HS256").unwrap()
     }
 
     pub(crate) fn token(&self) -> Token {

@@ -32,15 +32,18 @@ pub(super) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
 /// Each proxy adds, at the end, the address it was called from. So the last address that is not a
 /// trusted proxy's is the client's; what stands before it anybody can have written.
 pub(super) fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    if !is_trusted(peer, trusted) {
+        return peer;
+    }
     let mut client = peer;
-    let mut hops = hops(headers).into_iter().rev();
-    while is_trusted(client, trusted)
-        && let Some(hop) = hops.next()
-    {
+    for hop in hops(headers).into_iter().rev() {
         match hop {
             Some(address) => client = address,
             // Whoever it was, the proxy does not say.
             None => break,
+        }
+        if !is_trusted(client, trusted) {
+            break;
         }
     }
     client

@@ -4,13 +4,13 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -54,7 +54,10 @@ impl Default for Drain {
 pub(super) struct LiveConnections {
     table: Mutex<HashMap<u64, Handle<AuthenticatedClient>>>,
     count: watch::Sender<usize>,
-    busy: watch::Sender<usize>,
+    /// Handshakes and handlers that go on.
+    busy: AtomicUsize,
+    /// None of them does any more.
+    idle: Notify,
     next: AtomicU64,
 }
 
@@ -75,7 +78,9 @@ pub(super) struct Busy(Arc<LiveConnections>);
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.busy.send_modify(|busy| *busy -= 1);
+        if self.0.busy.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.0.idle.notify_waiters();
+        }
     }
 }
 
@@ -93,7 +98,7 @@ pub(super) fn revoke(connection: &Handle<AuthenticatedClient>) {
 impl LiveConnections {
     /// Takes note of a handshake or a handler, as long as it goes on.
     pub(super) fn busy(self: &Arc<Self>) -> Busy {
-        self.busy.send_modify(|busy| *busy += 1);
+        self.busy.fetch_add(1, Ordering::AcqRel);
         Busy(Arc::clone(self))
     }
 
@@ -159,8 +164,18 @@ impl LiveConnections {
             self.all_gone().await;
         }
         // Handlers that have lost their connection, and the last words to who was not let in.
-        let mut busy = self.busy.subscribe();
-        let _ = timeout_at(deadline, busy.wait_for(|busy| *busy == 0)).await;
+        let _ = timeout_at(deadline, self.idle()).await;
+    }
+
+    async fn idle(&self) {
+        loop {
+            // Before the look, so that what happens between the two is not missed.
+            let idle = self.idle.notified();
+            if self.busy.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            idle.await;
+        }
     }
 
     async fn all_gone(&self) {

@@ -198,7 +198,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                     let reason = reason.as_ref().into();
                     self.stream.close(Some(CloseFrame { code, reason })).await.ok();
                 }
-                None => drop(self.stream.flush().await),
+                // The peer has closed, and sends nothing more.
+                None => {
+                    self.stream.flush().await.ok();
+                    self.stream.get_mut().shutdown().await.ok();
+                    return;
+                }
             }
             let stream = self.stream.get_mut();
             stream.lift_budget();
