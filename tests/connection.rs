@@ -329,7 +329,8 @@ async fn a_dropped_responder_of_a_server_refuses_and_the_connection_ends() {
     assert_eq!(called, Err(CallFailure::Reply(ReplyError::Refused(error(ErrorCode::Internal)))));
     let cause = Cause::CallRefused { method: Method::Subscribe, error: "INTERNAL".into() };
     assert_eq!(server.closed().await.cause, cause);
-    assert_eq!(client.closed().await.cause, Cause::Peer(Some(Close::AFTER_ERROR)));
+    let (method, error) = (Method::Subscribe, error(ErrorCode::Internal));
+    assert_eq!(client.closed().await.cause, Cause::CallRefusedByServer { method, error });
 }
 
 #[tokio::test(start_paused = true)]
