@@ -19,6 +19,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
@@ -372,9 +373,8 @@ where
 
 /// Moves bytes between the socket and the session until the session ends.
 ///
-/// Every connection carries this future for life, so it is kept small; what only the end needs is
-/// allocated then.
-#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
+/// Every connection carries this future for life, so it is kept small: an async fn would keep its
+/// arguments twice, and what only the end needs is allocated then.
 fn drive<P, S>(
     mut socket: Socket<S>,
     shared: Arc<Shared<P>>,
@@ -383,7 +383,9 @@ fn drive<P, S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let driven = Driven(shared);
     async move {
+        let Driven(shared) = &driven;
         while let Some(Next { wants_input, deadline, pauses }) =
             shared.step(&mut socket, &mut watch)
         {
@@ -409,6 +411,23 @@ where
         }
         let close = shared.end.get().and_then(|end| end.close.as_ref());
         Box::pin(socket.finish(close)).await;
+    }
+}
+
+/// A connection that is driven. That ends with its driver, even if the driver is dropped early: by
+/// a runtime that is shut down.
+struct Driven<P>(Arc<Shared<P>>);
+
+impl<P> Drop for Driven<P> {
+    fn drop(&mut self) {
+        let Driven(shared) = self;
+        if shared.end.get().is_none() {
+            let live = &mut *shared.lock();
+            live.session.end(None, Close::GOING_AWAY, Cause::Local);
+            if let Some(end) = shared.carry_out(live, drop) {
+                shared.ended(live, end);
+            }
+        }
         let _ = shared.finished.set(());
     }
 }
@@ -521,14 +540,14 @@ impl<P> Shared<P> {
         let now = Instant::now().into_std();
         // Not only when nothing else happens: a peer that never pauses has deadlines too.
         let _ = live.session.handle_input(now, Input::Timeout);
-        let mut end = self.carry_out(live, socket);
+        let mut end = self.carry_out(live, |frame| socket.feed(frame));
         let attention = self.attention(live);
         let listening = attention == Attention::Listening;
         if end.is_none()
             && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
         {
             hand_in(&mut *live.session, Input::Fault(fault));
-            end = self.carry_out(live, socket);
+            end = self.carry_out(live, |frame| socket.feed(frame));
         }
         if let Some(end) = end {
             self.ended(live, end);
@@ -546,17 +565,14 @@ impl<P> Shared<P> {
     }
 
     /// Does what the session wants done. Returns its end, if this is it.
-    fn carry_out<S>(&self, live: &mut Live<P>, socket: &mut Socket<S>) -> Option<End>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    fn carry_out(&self, live: &mut Live<P>, mut feed: impl FnMut(Bytes)) -> Option<End> {
         let mut fed = 0;
         let mut end = None;
         while let Some(output) = live.session.poll_output() {
             match output {
                 Output::Send(Frame(frame)) => {
                     fed += frame.len();
-                    socket.feed(frame);
+                    feed(frame);
                 }
                 Output::Message(message) => self.arrived(live, Unread::Message(message)),
                 Output::Call(..) if live.drain.as_ref().is_some_and(|it| it.sealed) => {}
