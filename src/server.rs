@@ -380,7 +380,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Options { limits, server_id, .. } = &*self.options;
+        let Options { limits, server_id, auth_changes, .. } = &*self.options;
         let _busy = self.state.live.busy();
         let now = Instant::now();
         let deadline = now + limits.auth_timeout;
@@ -389,7 +389,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
             limits.auth_timeout,
             version,
             server_id.clone(),
-        );
+        )
+        .with_auth_changes(*auth_changes);
         let occupant = Occupant::default();
         let mut refused = None;
         loop {
