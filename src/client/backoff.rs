@@ -24,7 +24,7 @@ pub struct Backoff {
 }
 
 /// More than anybody wants to wait, and short enough for every clock: 10 years.
-const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Default for Backoff {
     fn default() -> Backoff {
