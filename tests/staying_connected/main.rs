@@ -3,10 +3,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../network/mod.rs"]
+mod network;
 #[path = "../peers/mod.rs"]
 mod peers;
 
 mod lifecycle;
+mod round_trips;
 mod table;
 mod tokens;
 mod versions;
