@@ -18,7 +18,10 @@ use std::{
     fmt,
     future::Future,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -53,7 +56,7 @@ pub use token::{TokenError, TokenProvider, TokenReason};
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use electric_satellite::{client::{Client, Resume}, session::Token};
+/// use electric_satellite::{client::{Advice, Client, Resume}, session::Token};
 ///
 /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
 /// let client = Client::builder("http://localhost:5133", Token::new("the token")?)?.build();
@@ -63,6 +66,9 @@ pub use token::{TokenError, TokenProvider, TokenReason};
 /// while let Ok(mut connection) = client.connection().await {
 ///     if let Err(error) = connection.start_replication(&mut resume, Duration::from_secs(10)).await {
 ///         println!("{error}");
+///         if error.advice() == Advice::ResetState {
+///             resume.reset(); // with the data that came from the service
+///         }
 ///         continue; // the client comes back with another connection, or gives up
 ///     }
 ///     while let Some(event) = connection.recv().await {
@@ -80,8 +86,10 @@ pub struct Client {
 
 /// What a client and its supervisor share.
 struct Shared {
-    /// What the application wants.
+    /// What the application wants, which comes before what the supervisor does.
     wanted: watch::Sender<Wanted>,
+    /// How many times it has wanted to be connected.
+    times: AtomicU64,
     /// For the supervisor: not to wait for the next attempt.
     retry: Notify,
     /// The connection that the application has not taken yet.
@@ -90,11 +98,15 @@ struct Shared {
     news: Notify,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 enum Wanted {
+    /// Nothing, by the application's will.
     Offline,
-    Online,
-    /// The client is dropped.
+    /// To be connected, for the so many-th time.
+    Online(u64),
+    /// Nothing, because it was of no use.
+    GivenUp(Arc<Failure>),
+    /// Nothing any more: the client is dropped, or its supervisor is gone.
     Nothing,
 }
 
@@ -106,7 +118,8 @@ pub enum Connectivity {
     Disconnected {
         /// Why; nothing if it was told so, or never was told to connect.
         reason: Option<Arc<Failure>>,
-        /// When it tries again; nothing if it does not.
+        /// When it tries again, at the earliest: the connection before must be closed by then,
+        /// which takes [`close_timeout`](Limits::close_timeout) at most. Nothing if it does not.
         next_attempt: Option<Instant>,
     },
     /// It tries to be.
@@ -130,21 +143,30 @@ pub enum Stopped {
     /// It has given up, for this reason. [`Client::connect`] makes it try again.
     #[error("the client has given up: {0}")]
     GivenUp(Arc<Failure>),
+    /// Its task is gone, for good: the runtime on which it was built has been shut down, or the
+    /// dialer or the clock has panicked.
+    #[error("the task of the client is gone")]
+    Gone,
 }
 
 /// What a client does about the expiry of the token that let it in. The token's `exp` is read
 /// without being verified; a token without one does not expire.
+///
+/// The token to follow is asked for so long before the expiry, or when half of what is left is
+/// over, whichever comes later; and again, after pauses like those between attempts, while there
+/// is none that expires later. If there is none any more ([`TokenError::fatal`]), the client closes
+/// the connection and gives up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RenewalPolicy {
     /// Nothing: services judge a token when it is presented. One that enforces the expiry closes
     /// the connection, and the client comes back with a fresh token.
     #[default]
     Never,
-    /// It asks for another token so long before the expiry, and presents it on the live
-    /// connection. Electric from 0.9.3 on accepts that from the same user, and so does a server
-    /// here that is configured to; others close the connection.
+    /// It presents the other token on the live connection. Electric from 0.9.3 on accepts that
+    /// from the same user, and so does a server here that is configured to; others close the
+    /// connection. A service that does not answer is not asked again.
     InPlace(Duration),
-    /// It reconnects so long before the expiry, with another token.
+    /// It closes the connection when it has the other token, and connects with that.
     Reconnect(Duration),
 }
 
@@ -193,19 +215,29 @@ impl Client {
     /// Connects, and stays connected from then on. Does nothing if it does so already; makes a
     /// client that has given up try again.
     pub fn connect(&self) {
-        self.shared.want(Wanted::Online);
+        self.shared.wanted.send_if_modified(|wanted| match wanted {
+            Wanted::Online(_) | Wanted::Nothing => false,
+            Wanted::Offline | Wanted::GivenUp(_) => {
+                *wanted = Wanted::Online(self.shared.times.fetch_add(1, Ordering::Relaxed));
+                true
+            }
+        });
     }
 
-    /// Goes offline: the connection is closed normally, an attempt is broken off. Does nothing if
-    /// it is offline.
+    /// Goes offline: the connection is closed normally, an attempt is broken off, and the token
+    /// provider's future is dropped. Does nothing if it is offline.
+    ///
+    /// What waits for an answer on the connection fails at once.
+    /// [`Connection::closed`] tells when the close is through.
     pub fn disconnect(&self) {
-        self.shared.want(Wanted::Offline);
+        self.shared.settle(Wanted::Offline);
     }
 
     /// The moment is good: the network has come back, or the application has been resumed. A
-    /// client that waits for its next attempt makes it now, and counts from the beginning; one
-    /// that is connected pings the service at once, so that a connection that has died meanwhile
-    /// is noticed within [`ping_timeout`](Limits::ping_timeout).
+    /// client that waits for its next attempt makes it now, even if the service wants it later,
+    /// and counts from the beginning; one that is in the middle of an attempt does so when that
+    /// fails; one that is connected pings the service at once, so that a connection that has died
+    /// meanwhile is noticed within [`ping_timeout`](Limits::ping_timeout).
     pub fn retry_now(&self) {
         self.shared.retry.notify_one();
     }
@@ -225,33 +257,47 @@ impl Client {
         loop {
             let mut news = std::pin::pin!(self.shared.news.notified());
             news.as_mut().enable();
+            match &*self.shared.wanted.borrow() {
+                Wanted::Online(_) => {}
+                Wanted::Offline => return Err(Stopped::Offline),
+                Wanted::GivenUp(failure) => return Err(Stopped::GivenUp(Arc::clone(failure))),
+                Wanted::Nothing => return Err(Stopped::Gone),
+            }
             // One that has ended before it was taken is of no use.
             if let Some(connection) = self.shared.take().filter(|ready| ready.end().is_none()) {
                 return Ok(connection);
             }
-            if let Some(stopped) = self.stopped() {
-                return Err(stopped);
-            }
             news.await;
-        }
-    }
-
-    fn stopped(&self) -> Option<Stopped> {
-        if *self.shared.wanted.borrow() == Wanted::Online {
-            return None;
-        }
-        match &*self.connectivity.borrow() {
-            Connectivity::Disconnected { reason: Some(reason), next_attempt: None } => {
-                Some(Stopped::GivenUp(Arc::clone(reason)))
-            }
-            _ => Some(Stopped::Offline),
         }
     }
 }
 
 impl Shared {
-    fn want(&self, wanted: Wanted) {
-        self.wanted.send_if_modified(|now| std::mem::replace(now, wanted) != wanted);
+    /// There is nothing to do from now on, unless that is final already.
+    fn settle(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|now| {
+            let is_so = matches!(
+                (&*now, &wanted),
+                (Wanted::Nothing, _) | (Wanted::Offline, Wanted::Offline)
+            );
+            if !is_so {
+                *now = wanted;
+            }
+            !is_so
+        });
+        self.put(None);
+    }
+
+    /// The supervisor has given up what it was told the so many-th time. The application may have
+    /// told it something else meanwhile.
+    fn give_up(&self, times: u64, failure: Arc<Failure>) {
+        self.wanted.send_if_modified(|now| {
+            let is_wanted = matches!(now, Wanted::Online(now) if *now == times);
+            if is_wanted {
+                *now = Wanted::GivenUp(failure);
+            }
+            is_wanted
+        });
         self.news.notify_waiters();
     }
 
@@ -268,7 +314,7 @@ impl Shared {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        self.shared.want(Wanted::Nothing);
+        self.shared.settle(Wanted::Nothing);
     }
 }
 
@@ -350,6 +396,7 @@ impl ClientBuilder {
         let client_id = self.client_id.clone().unwrap_or_else(ClientId::random);
         let shared = Arc::new(Shared {
             wanted: watch::Sender::new(Wanted::Offline),
+            times: AtomicU64::new(0),
             retry: Notify::new(),
             ready: Mutex::new(None),
             news: Notify::new(),

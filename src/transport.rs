@@ -20,6 +20,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -279,9 +280,8 @@ where
 
 /// Moves bytes between the socket and the session until the session ends.
 ///
-/// Every connection carries this future for life, so it is kept small; what only the end needs is
-/// allocated then.
-#[expect(clippy::manual_async_fn, reason = "an async fn would keep its arguments twice")]
+/// Every connection carries this future for life, so it is kept small: an async fn would keep its
+/// arguments twice, and what only the end needs is allocated then.
 fn drive<P, S>(
     mut socket: Socket<S>,
     shared: Arc<Shared<P>>,
@@ -290,7 +290,9 @@ fn drive<P, S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let driven = Driven(shared);
     async move {
+        let Driven(shared) = &driven;
         let mut next = shared.step(&mut socket, &mut watch, None);
         while let Some(Next { wants_input, deadline, pauses }) = next {
             let happened = select! {
@@ -308,6 +310,23 @@ where
         }
         let close = shared.end.get().and_then(|end| end.close.as_ref());
         Box::pin(socket.finish(close)).await;
+    }
+}
+
+/// A connection that is driven. That ends with its driver, even if the driver is dropped early: by
+/// a runtime that is shut down.
+struct Driven<P>(Arc<Shared<P>>);
+
+impl<P> Drop for Driven<P> {
+    fn drop(&mut self) {
+        let Driven(shared) = self;
+        if shared.end.get().is_none() {
+            let live = &mut *shared.lock();
+            live.session.end(None, Close::GOING_AWAY, Cause::Local);
+            if let Some(end) = shared.carry_out(live, 0, drop) {
+                shared.ended(live, end);
+            }
+        }
         let _ = shared.finished.set(());
     }
 }
@@ -428,7 +447,7 @@ impl<P> Shared<P> {
             }
             // Not only when nothing else happens: a peer that never pauses has deadlines too.
             let _ = live.session.handle_input(now, Input::Timeout);
-            end = self.carry_out(live, socket, 0);
+            end = self.carry_out(live, 0, |frame| socket.feed(frame));
         }
         let attention = self.attention(live);
         let listening = attention == Attention::Listening;
@@ -436,7 +455,7 @@ impl<P> Shared<P> {
             && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
         {
             hand_in(&mut *live.session, Input::Fault(fault));
-            end = self.carry_out(live, socket, 0);
+            end = self.carry_out(live, 0, |frame| socket.feed(frame));
         }
         if let Some(end) = end {
             self.ended(live, end);
@@ -483,7 +502,7 @@ impl<P> Shared<P> {
             };
             // One that the session does not want any more, because it has ended, is dropped.
             let _ = live.session.handle_input(now, input);
-            if let Some(end) = self.carry_out(live, socket, bytes) {
+            if let Some(end) = self.carry_out(live, bytes, |frame| socket.feed(frame)) {
                 return Some(end);
             }
             let goes_on = taken < MAX_AT_ONCE
@@ -496,17 +515,19 @@ impl<P> Shared<P> {
 
     /// Does what the session wants done, after so many bytes have arrived. Returns its end, if
     /// this is it.
-    fn carry_out<S>(&self, live: &mut Live<P>, socket: &mut Socket<S>, bytes: usize) -> Option<End>
-    where
-        S: AsyncRead + AsyncWrite + Unpin,
-    {
+    fn carry_out(
+        &self,
+        live: &mut Live<P>,
+        bytes: usize,
+        mut feed: impl FnMut(Bytes),
+    ) -> Option<End> {
         let mut fed = 0;
         let mut end = None;
         while let Some(output) = live.session.poll_output() {
             match output {
                 Output::Send(Frame(frame)) => {
                     fed += frame.len();
-                    socket.feed(frame);
+                    feed(frame);
                 }
                 Output::Message(message) => self.arrived(live, Unread::Message(message), bytes),
                 Output::Call(..) if live.drain.as_ref().is_some_and(|it| it.sealed) => {}

@@ -534,6 +534,29 @@ fn an_error_that_is_no_answer_is_handed_out_and_the_connection_goes_on() {
     }
 }
 
+/// Servers close after an error, and do not say why again.
+#[test]
+fn an_error_is_the_reason_of_the_close_that_follows_it() {
+    let why = error(ErrorCode::InvalidRequest).with_message("replaced");
+    for close in [None, Some(Close::AFTER_ERROR), Some(Close::INTERNAL)] {
+        let mut client = streaming(Version::V0_12);
+        client.hears(why.clone());
+        assert_eq!(client.input(Input::Closed(close)), [end(None, Cause::PeerError(why.clone()))]);
+    }
+    // A close with a meaning of its own, or after another message, has it.
+    for close in [Close::EXPIRED, Close::GOING_AWAY, Close::NORMAL] {
+        let mut client = streaming(Version::V0_12);
+        client.hears(why.clone());
+        let seen = client.input(Input::Closed(Some(close.clone())));
+        assert_eq!(seen, [end(None, Cause::Peer(Some(close)))]);
+    }
+    let mut client = streaming(Version::V0_12);
+    client.hears(why);
+    client.hears(relation(1));
+    let close = Some(Close::AFTER_ERROR);
+    assert_eq!(client.input(Input::Closed(close.clone())), [end(None, Cause::Peer(close))]);
+}
+
 #[test]
 fn an_acknowledgement_is_not_for_a_server_to_send() {
     let mut client = streaming(Version::V0_12);

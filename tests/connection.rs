@@ -6,6 +6,7 @@ mod common;
 use std::{
     collections::BTreeSet,
     future::Future,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -330,8 +331,7 @@ async fn a_dropped_responder_of_a_server_refuses_and_the_connection_ends() {
     let cause = Cause::CallRefused { method: Method::Subscribe, error: "INTERNAL".into() };
     assert_eq!(server.closed().await.cause, cause);
     let (method, error) = (Method::Subscribe, error(ErrorCode::Internal));
-    let cause = Cause::CallRefusedByServer { method, error };
-    assert_eq!(client.closed().await.cause, cause);
+    assert_eq!(client.closed().await.cause, Cause::CallRefusedByServer { method, error });
 }
 
 #[tokio::test(start_paused = true)]
@@ -568,6 +568,24 @@ async fn a_send_that_waits_learns_that_this_end_has_closed() {
     });
     assert_eq!(sent, Err(SendError::Ended));
     drop(raw);
+}
+
+/// What a connection lives on is one runtime, and who uses it may live on another.
+#[test]
+fn a_connection_has_ended_when_its_runtime_is_shut_down() {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (there, here) = (runtime(), runtime());
+    let (_server, mut client) = there.block_on(pair(calm()));
+    here.block_on(async {
+        let (sender, caller) = (client.sender().clone(), client.sender().clone());
+        let mut call = pin!(caller.call(subscribe("a"), MINUTE));
+        assert!((&mut call).now_or_never().is_none());
+        there.shutdown_background();
+        assert_eq!(call.await, Err(CallFailure::Ended));
+        assert!(client.recv().await.is_none());
+        assert_eq!(client.closed().await.cause, Cause::Local);
+        assert_eq!(sender.send(relation(1)).await, Err(SendError::Ended));
+    });
 }
 
 // ---- Back-pressure ----

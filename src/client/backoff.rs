@@ -14,13 +14,17 @@ pub struct Backoff {
     pub initial: Duration,
     /// The longest pause. 10 s.
     pub max: Duration,
-    /// After how many failed attempts in a row the client gives up; never without. Never.
+    /// After how many failed attempts in a row the client gives up; never without. A connection
+    /// that did not become stable counts as one. Never.
     pub attempts: Option<u32>,
-    /// How long a connection must last for the next failure to count as the first. 10 s.
+    /// How long a connection must last to be stable: what follows is the first failure. 10 s.
     pub stable_after: Duration,
     /// How much of a server's hint is believed. 5 min.
     pub max_hint: Duration,
 }
+
+/// More than anybody wants to wait, and short enough for every clock: 10 years.
+pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Default for Backoff {
     fn default() -> Backoff {
@@ -38,8 +42,8 @@ impl Backoff {
     /// The pause after so many failures in a row, at least one. `random` is from 0 to 1.
     pub(super) fn pause(&self, failures: u32, hint: Option<Duration>, random: f64) -> Duration {
         let doubled = self.initial.saturating_mul(1 << failures.saturating_sub(1).min(20));
-        let jitter = doubled.min(self.max).mul_f64(random.clamp(0.0, 1.0));
-        hint.unwrap_or_default().min(self.max_hint) + jitter
+        let jitter = doubled.min(self.max).min(LONGEST).mul_f64(random.clamp(0.0, 1.0));
+        hint.unwrap_or_default().min(self.max_hint).min(LONGEST) + jitter
     }
 }
 
@@ -63,5 +67,13 @@ mod tests {
         let backoff = Backoff::default();
         assert_eq!(backoff.pause(1, Some(5 * SECOND), 0.5), Duration::from_millis(5_500));
         assert_eq!(backoff.pause(1, Some(Duration::MAX), 0.0), backoff.max_hint);
+    }
+
+    #[test]
+    fn no_configuration_and_no_hint_is_too_long_for_a_clock() {
+        let long = Duration::MAX;
+        let backoff = Backoff { initial: long, max: long, max_hint: long, ..Backoff::default() };
+        let pause = backoff.pause(u32::MAX, Some(long), 1.0);
+        assert!(std::time::Instant::now().checked_add(pause).is_some());
     }
 }

@@ -165,6 +165,10 @@ impl Connector {
         self
     }
 
+    pub(super) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Connects and authenticates. The connection is driven by a task of its own from then on,
     /// and lives until it ends or the [`Connection`] is dropped. Dropped before it is done, it
     /// leaves nothing behind.

@@ -25,6 +25,9 @@ pub enum Failure {
     /// The token provider took too long.
     #[error("no token within {0:?}")]
     TokenTimeout(Duration),
+    /// The token provider panicked.
+    #[error("the token provider panicked")]
+    TokenPanic,
     /// The attempt to connect failed.
     #[error(transparent)]
     Connect(ConnectError),
@@ -62,7 +65,7 @@ impl Failure {
     /// | failure | advice |
     /// |---|---|
     /// | no token for now, or not in time | [`Retry`](Advice::Retry) |
-    /// | no token any more | [`GiveUp`](Advice::GiveUp) |
+    /// | no token any more, or a provider that panics | [`GiveUp`](Advice::GiveUp) |
     /// | unreachable, no TLS, no answer in time, no WebSocket | `Retry` |
     /// | upgrade refused with 400 (no common version), 401 or 403 (origin) | `GiveUp` |
     /// | upgrade refused with another status; 429 and 503 may say when to come back | `Retry` |
@@ -83,7 +86,7 @@ impl Failure {
         match self {
             Failure::Token(error) if error.is_fatal() => Advice::GiveUp,
             Failure::Token(_) | Failure::TokenTimeout(_) => Advice::Retry,
-            Failure::WrongServer { .. } => Advice::GiveUp,
+            Failure::TokenPanic | Failure::WrongServer { .. } => Advice::GiveUp,
             Failure::Connect(ConnectError::UpgradeRefused { status, .. }) => match status {
                 400 | 401 | 403 => Advice::GiveUp,
                 _ => Advice::Retry,

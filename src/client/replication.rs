@@ -12,8 +12,8 @@ use crate::{
     wire::{
         Message, ReplyError, Version,
         proto::{
-            SatInStartReplicationReq, SatInStopReplicationReq, SatOpBegin, SatOpCommit, SatOpLog,
-            SatOpLogAck, SatShapeDef, SatShapeReq, SatSubsReq, SatTransOp, SatUnsubsReq,
+            SatInStartReplicationReq, SatInStopReplicationReq, SatOpBegin, SatOpLog, SatOpLogAck,
+            SatShapeDef, SatShapeReq, SatSubsReq, SatTransOp, SatUnsubsReq,
             sat_in_start_replication_req::Dialect,
             sat_in_start_replication_resp::{ReplicationError, replication_error::Code},
             sat_shape_def::Select,
@@ -69,8 +69,8 @@ pub struct Resume {
 /// What is known of the stream of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Passing {
-    /// The transaction that has begun.
-    transaction: u64,
+    /// The transaction that has begun: its id, where it is, and what it announces.
+    begun: Option<(u64, Bytes, u64)>,
     /// The migration that it holds.
     migration: Option<String>,
     /// The last transaction that is stored; 0 for none.
@@ -83,7 +83,7 @@ struct Passing {
     leaving: Vec<String>,
     /// The subscriptions whose data has come after the last transaction.
     delivered: Vec<String>,
-    /// What [`Resume::acknowledgement`] gave out last.
+    /// What the service was told last.
     acknowledged: Option<SatOpLogAck>,
 }
 
@@ -147,12 +147,16 @@ impl Resume {
 
     fn op(&mut self, op: &Op) {
         match op {
-            Op::Begin(SatOpBegin { transaction_id, .. }) => {
-                self.passing.transaction = transaction_id.unwrap_or_default();
+            Op::Begin(SatOpBegin { transaction_id, lsn, additional_data_ref, .. }) => {
+                let id = transaction_id.unwrap_or_default();
+                // Copied, for the original shares the memory of the whole frame.
+                let begun = (id, Bytes::copy_from_slice(lsn), *additional_data_ref);
+                self.passing.begun = Some(begun);
                 self.passing.migration = None;
             }
             Op::Migrate(migrate) => self.passing.migration = Some(migrate.version.clone()),
-            Op::Commit(commit) => self.committed(commit),
+            // It may repeat what the begin says, and need not.
+            Op::Commit(_) => self.committed(),
             Op::AdditionalCommit(commit) => {
                 let announced = std::mem::take(&mut self.passing.announced);
                 let (here, others) =
@@ -165,18 +169,18 @@ impl Resume {
         }
     }
 
-    fn committed(&mut self, commit: &SatOpCommit) {
-        // Copied, for the original shares the memory of the whole frame.
-        self.position = Bytes::copy_from_slice(&commit.lsn);
+    fn committed(&mut self) {
+        let Some((id, position, reference)) = self.passing.begun.take() else { return };
+        self.position = position;
         if let Some(migration) = self.passing.migration.take() {
             self.schema_version = Some(migration);
         }
         self.observed_transaction_data.clear();
         self.observed_gone_batch.clear();
         self.passing.delivered.clear();
-        self.passing.stored = self.passing.transaction;
-        if commit.additional_data_ref != 0 {
-            self.passing.announced.push((commit.additional_data_ref, self.passing.stored));
+        self.passing.stored = id;
+        if reference != 0 {
+            self.passing.announced.push((reference, id));
         }
     }
 
@@ -190,30 +194,39 @@ impl Resume {
         }
     }
 
-    /// The acknowledgement of what is stored, if there is something that was not acknowledged on
-    /// this connection.
-    fn acknowledgement(&mut self, version: Version, now: UnixTime) -> Option<SatOpLogAck> {
-        let acknowledgement = SatOpLogAck {
+    /// What is stored, as an acknowledgement puts it.
+    fn stand(&self) -> SatOpLogAck {
+        SatOpLogAck {
             ack_timestamp: 0,
             lsn: self.position.clone(),
             transaction_id: self.passing.stored,
             subscription_ids: self.passing.delivered.clone(),
             additional_data_source_ids: self.observed_transaction_data.clone(),
             gone_subscription_ids: self.observed_gone_batch.clone(),
-        };
+        }
+    }
+
+    /// The acknowledgement of what is stored, if there is something that was not acknowledged on
+    /// this connection.
+    fn acknowledgement(&self, version: Version, now: UnixTime) -> Option<SatOpLogAck> {
+        let stand = self.stand();
         let again = match &self.passing.acknowledged {
-            Some(last) if *last == acknowledgement => return None,
-            Some(last) => last.transaction_id == acknowledgement.transaction_id,
-            None => acknowledgement.transaction_id == 0,
+            Some(last) if *last == stand => return None,
+            Some(last) => last.transaction_id == stand.transaction_id,
+            None => stand.transaction_id == 0,
         };
         // A transaction is acknowledged once; what came after it, by no transaction.
         if again && (version < Version::V0_12 || self.position.is_empty()) {
             return None;
         }
-        self.passing.acknowledged = Some(acknowledgement.clone());
-        let transaction_id = if again { 0 } else { acknowledgement.transaction_id };
+        let transaction_id = if again { 0 } else { stand.transaction_id };
         let ack_timestamp = u64::try_from(now.as_secs()).unwrap_or_default() * 1000;
-        Some(SatOpLogAck { ack_timestamp, transaction_id, ..acknowledgement })
+        Some(SatOpLogAck { ack_timestamp, transaction_id, ..stand })
+    }
+
+    /// The service has been told.
+    fn acknowledged(&mut self) {
+        self.passing.acknowledged = Some(self.stand());
     }
 }
 
@@ -369,7 +382,8 @@ impl Sender<AuthenticatedServer> {
         }
     }
 
-    /// Asks the service to stop its stream. What is on its way still arrives.
+    /// Asks the service to stop its stream. What is on its way still arrives. If dropped before it
+    /// is done, the service stops all the same.
     ///
     /// # Errors
     ///
@@ -378,7 +392,8 @@ impl Sender<AuthenticatedServer> {
         self.call(SatInStopReplicationReq {}, within).await.map(drop)
     }
 
-    /// Asks the service for rows. They arrive in the stream, after the answer.
+    /// Asks the service for rows. They arrive in the stream, after the answer; also if this is
+    /// dropped before it is done.
     ///
     /// # Errors
     ///
@@ -395,7 +410,8 @@ impl Sender<AuthenticatedServer> {
     }
 
     /// Gives subscriptions up. From 0.12 on the rows that leave with them arrive in the stream;
-    /// before, removing them is the application's ([`Resume::unsubscribed`] belongs to it).
+    /// before, removing them is the application's ([`Resume::unsubscribed`] belongs to it). If
+    /// dropped before it is done, they are given up all the same.
     ///
     /// # Errors
     ///
@@ -412,7 +428,7 @@ impl Sender<AuthenticatedServer> {
     /// any more. Returns whether there was something to tell: not before 0.10, and not twice.
     ///
     /// A service that counts ([`Connection::window`]) stops sending when it has waited for this
-    /// too long.
+    /// too long. Cancel-safe: dropped before it is done, it has told nothing.
     ///
     /// # Errors
     ///
@@ -424,7 +440,11 @@ impl Sender<AuthenticatedServer> {
         }
         match resume.acknowledgement(version, UnixTime::now()) {
             None => Ok(false),
-            Some(acknowledgement) => self.send(acknowledgement).await.map(|()| true),
+            Some(acknowledgement) => {
+                self.send(acknowledgement).await?;
+                resume.acknowledged();
+                Ok(true)
+            }
         }
     }
 }

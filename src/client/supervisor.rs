@@ -1,7 +1,8 @@
 //! Keeps a client connected: one task, one connection at a time.
 
-use std::{future::pending, sync::Arc, time::Duration};
+use std::{future::pending, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
 use tokio::{
     select,
     sync::watch,
@@ -16,7 +17,7 @@ use crate::{
 
 use super::{
     Advice, Backoff, ClientBuilder, Connectivity, Connector, Failure, RenewalPolicy, Shared,
-    TokenReason, Wanted, token::DynProvider,
+    TokenReason, Wanted, backoff::LONGEST, token::DynProvider,
 };
 
 /// The task of one client.
@@ -32,7 +33,7 @@ pub(super) struct Supervisor {
     clock: Arc<dyn Fn() -> UnixTime + Send + Sync>,
     shared: Arc<Shared>,
     connectivity: watch::Sender<Connectivity>,
-    /// The connection that lives.
+    /// The connection that lives, or is not closed yet.
     live: Option<Handle<AuthenticatedServer>>,
 }
 
@@ -42,6 +43,17 @@ enum Held {
     /// It is closed because its token is about to expire, and this is another.
     Expiring(Token),
 }
+
+/// How a pause ended.
+#[derive(PartialEq, Eq)]
+enum Pause {
+    Over,
+    /// The moment is good.
+    CutShort,
+}
+
+/// Between two questions for a token that is to follow another.
+const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 
 impl Supervisor {
     pub(super) fn new(
@@ -80,87 +92,88 @@ impl Supervisor {
     pub(super) async fn run(mut self) {
         let mut wanted = self.shared.wanted.subscribe();
         loop {
-            match until(&mut wanted, |wanted| wanted != Wanted::Offline).await {
-                Some(Wanted::Online) => {}
-                _ => return,
-            }
-            let given_up = select! {
-                biased;
-                _ = until(&mut wanted, |wanted| wanted != Wanted::Online) => None,
-                failure = self.stay_connected() => Some(failure),
-            };
-            self.close().await;
-            if let Some(failure) = &given_up {
-                tracing::warn!(reason = %failure, "the client gives up");
-            }
-            self.publish(Connectivity::Disconnected {
-                reason: given_up.clone(),
-                next_attempt: None,
-            });
-            if given_up.is_some() {
-                self.shared.wanted.send_if_modified(|wanted| {
-                    let is_online = *wanted == Wanted::Online;
-                    if is_online {
-                        *wanted = Wanted::Offline;
+            let now = wanted.borrow_and_update().clone();
+            let reason = match now.clone() {
+                Wanted::Offline | Wanted::Nothing => None,
+                Wanted::GivenUp(failure) => Some(failure),
+                Wanted::Online(times) => {
+                    select! {
+                        biased;
+                        _ = wanted.changed() => {}
+                        failure = self.stay_connected() => {
+                            tracing::warn!(reason = %failure, "the client gives up");
+                            self.shared.give_up(times, failure);
+                        }
                     }
-                    is_online
-                });
+                    continue;
+                }
+            };
+            self.publish(Connectivity::Disconnected { reason, next_attempt: None });
+            let closed = async {
+                self.close().await;
+                if !matches!(now, Wanted::Nothing) {
+                    pending().await
+                }
+            };
+            select! {
+                _ = wanted.changed() => {}
+                () = closed => return,
             }
-            self.shared.news.notify_waiters();
         }
     }
 
     /// Connects again and again, until there is a reason not to.
     async fn stay_connected(&mut self) -> Arc<Failure> {
+        // A moment that was good before counts no more.
+        let _ = self.shared.retry.notified().now_or_never();
         let mut reason = TokenReason::Connect;
         let mut token = None;
-        let mut failures = 0;
+        let (mut failed, mut pauses) = (0, 0);
         loop {
             self.publish(Connectivity::Connecting);
-            let mut let_in = false;
+            self.close().await;
+            failed += 1;
             let failure = match self.attempt(reason, token.take()).await {
                 Err(failure) => failure,
                 Ok((connection, expires)) => {
-                    let_in = true;
                     let since = Instant::now();
                     let held = self.hold(connection, expires).await;
                     if since.elapsed() >= self.backoff.stable_after {
-                        failures = 0;
+                        (failed, pauses) = (0, 0);
                     }
                     match held {
                         Held::Lost(failure) => failure,
                         Held::Expiring(fresh) => {
-                            token = Some(fresh);
+                            (token, reason) = (Some(fresh), TokenReason::Expiring);
                             continue;
                         }
                     }
                 }
             };
-            failures += 1;
-            let advice = failure.advice();
-            // A fresh token was no better.
-            let hopeless =
-                advice == Advice::FreshToken && reason == TokenReason::Rejected && !let_in;
-            let exhausted = self.backoff.attempts.is_some_and(|most| failures >= most);
-            let failure = Arc::new(failure);
-            if advice == Advice::GiveUp || hopeless || exhausted {
-                return failure;
-            }
-            reason = match advice {
-                Advice::FreshToken => TokenReason::Rejected,
-                _ => TokenReason::Reconnect,
+            let exhausted = self.backoff.attempts.is_some_and(|most| failed >= most);
+            reason = match next_reason(&failure, reason) {
+                Some(next) if !exhausted => next,
+                _ => return Arc::new(failure),
             };
-            let pause = self.backoff.pause(failures, failure.retry_after(), self.random.f64());
-            let next_attempt = Instant::now() + pause;
-            tracing::info!(reason = %failure, ?pause, "not connected, trying again");
-            self.publish(Connectivity::Disconnected {
-                reason: Some(failure),
-                next_attempt: Some(next_attempt),
-            });
-            select! {
-                () = sleep_until(next_attempt) => {}
-                () = self.shared.retry.notified() => failures = 0,
+            pauses += 1;
+            if self.pause(Arc::new(failure), pauses).await == Pause::CutShort {
+                (failed, pauses) = (0, 0);
             }
+        }
+    }
+
+    /// Waits before the next attempt, for the so many-th time in a row.
+    async fn pause(&mut self, failure: Arc<Failure>, pauses: u32) -> Pause {
+        let pause = self.backoff.pause(pauses, failure.retry_after(), self.random.f64());
+        tracing::info!(reason = %failure, ?pause, "not connected, trying again");
+        let next_attempt = Instant::now() + pause;
+        self.publish(Connectivity::Disconnected {
+            reason: Some(failure),
+            next_attempt: Some(next_attempt),
+        });
+        select! {
+            () = sleep_until(next_attempt) => Pause::Over,
+            () = self.shared.retry.notified() => Pause::CutShort,
         }
     }
 
@@ -178,6 +191,7 @@ impl Supervisor {
         let expires = unverified_expiry(&token);
         let connection =
             self.connector.connect(&self.client_id, token).await.map_err(Failure::Connect)?;
+        self.live = Some(connection.handle());
         let found = connection.server_id();
         match &self.server_id {
             Some(expected) if expected != found => {
@@ -188,9 +202,12 @@ impl Supervisor {
         }
     }
 
+    /// Asks for a token. The provider is the application's: it may take its time, or panic.
     async fn token(&self, reason: TokenReason) -> Result<Token, Failure> {
-        match timeout(self.token_timeout, (self.provider)(reason)).await {
-            Ok(token) => token.map_err(Failure::Token),
+        let asked = AssertUnwindSafe((self.provider)(reason)).catch_unwind();
+        match timeout(self.token_timeout, asked).await {
+            Ok(Ok(token)) => token.map_err(Failure::Token),
+            Ok(Err(_panic)) => Err(Failure::TokenPanic),
             Err(_) => Err(Failure::TokenTimeout(self.token_timeout)),
         }
     }
@@ -204,28 +221,30 @@ impl Supervisor {
         let handle = connection.handle();
         let server_id = connection.server_id().to_owned();
         tracing::info!(server_id, version = %connection.version(), "connected");
-        self.live = Some(handle.clone());
         self.publish(Connectivity::Connected { server_id, version: connection.version() });
         self.shared.put(Some(connection));
-        let fresh = select! {
-            end = handle.closed() => Err(Failure::Ended(end.clone())),
-            fresh = self.renewals(&handle, expires) => Ok(fresh),
+        let held = select! {
+            biased;
+            end = handle.over() => Held::Lost(Failure::Ended(end.clone())),
+            fresh = self.renewals(&handle, expires) => match fresh {
+                Ok(token) => Held::Expiring(token),
+                Err(failure) => Held::Lost(failure),
+            },
             () = self.challenges(&handle) => unreachable!("it goes on for ever"),
         };
-        self.close().await;
-        match fresh {
-            Ok(token) => Held::Expiring(token),
-            Err(failure) => Held::Lost(failure),
-        }
+        self.shared.put(None);
+        held
     }
 
-    /// Closes the connection that lives, if there is one, and takes it from where the application
-    /// would find it.
+    /// Closes the connection that there is, and waits until that is through. Cancel-safe: there is
+    /// no other connection before.
     async fn close(&mut self) {
-        let Some(handle) = self.live.take() else { return };
-        handle.end(None, Close::NORMAL, Cause::Local);
-        self.shared.put(None);
-        handle.closed().await;
+        if let Some(handle) = &self.live {
+            handle.end(None, Close::NORMAL, Cause::Local);
+            self.shared.put(None);
+            handle.closed().await;
+            self.live = None;
+        }
     }
 
     /// Asks the service for a sign of life whenever the application wants it.
@@ -238,28 +257,31 @@ impl Supervisor {
 
     /// Presents other tokens before the one of the connection expires, or returns one for the next
     /// connection, as the policy wants it.
+    ///
+    /// # Errors
+    ///
+    /// There are no tokens any more.
     async fn renewals(
         &self,
         connection: &Handle<AuthenticatedServer>,
         mut expires: Option<UnixTime>,
-    ) -> Token {
+    ) -> Result<Token, Failure> {
         loop {
             let (before, in_place) = match self.renewal {
                 RenewalPolicy::Never => return pending().await,
                 RenewalPolicy::InPlace(before) => (before, true),
                 RenewalPolicy::Reconnect(before) => (before, false),
             };
-            let Some(left) = expires.map(|expires| self.left(expires)) else {
-                return pending().await;
-            };
-            // Tokens that are short-lived beyond reason are not asked for without a pause.
-            sleep(left.saturating_sub(before).max(left / 2).max(Duration::from_secs(1))).await;
-            let fresh = self.expiring_token().await;
+            let Some(expiry) = expires else { return pending().await };
+            let left = self.left(expiry);
+            sleep(left.saturating_sub(before).max(left / 2).max(SHORTEST_PAUSE)).await;
+            let fresh = self.following_token(expiry).await?;
             if !in_place {
-                return fresh;
+                return Ok(fresh);
             }
             expires = unverified_expiry(&fresh);
-            if let Err(failure) = connection.reauthenticate(fresh, self.token_timeout).await {
+            let within = self.connector.limits().auth_timeout;
+            if let Err(failure) = connection.reauthenticate(fresh, within).await {
                 tracing::info!(reason = %failure, "the token is not renewed");
                 // The service has closed the connection, or will when the token expires.
                 return pending().await;
@@ -270,23 +292,23 @@ impl Supervisor {
     /// How long a token is still valid.
     fn left(&self, expires: UnixTime) -> Duration {
         let left = expires.as_secs().saturating_sub((self.clock)().as_secs());
-        // Longer than any connection lasts, and short enough for every clock.
-        Duration::from_secs(u64::try_from(left).unwrap_or(0).min(10 * 365 * 24 * 3600))
+        Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(LONGEST)
     }
 
-    /// A token to follow the one that is about to expire. There may be none for a while.
-    async fn expiring_token(&self) -> Token {
-        let mut failures = 0;
-        loop {
+    /// A token that lasts longer than this. There may be none for a while.
+    async fn following_token(&self, expiry: UnixTime) -> Result<Token, Failure> {
+        for failures in 1.. {
             match self.token(TokenReason::Expiring).await {
-                Ok(token) => return token,
-                Err(failure) => {
-                    failures += 1;
-                    tracing::info!(reason = %failure, "no token to follow the one that expires");
-                    sleep(self.backoff.pause(failures, None, 1.0)).await;
+                Ok(token) if unverified_expiry(&token).is_none_or(|its| its > expiry) => {
+                    return Ok(token);
                 }
+                Ok(_) => tracing::info!("the token to follow does not last longer"),
+                Err(failure) if failure.advice() == Advice::GiveUp => return Err(failure),
+                Err(failure) => tracing::info!(reason = %failure, "no token to follow"),
             }
+            sleep(self.backoff.pause(failures, None, 1.0).max(SHORTEST_PAUSE)).await;
         }
+        unreachable!("it goes on for ever")
     }
 
     fn publish(&self, connectivity: Connectivity) {
@@ -294,10 +316,29 @@ impl Supervisor {
     }
 }
 
-/// Waits until this is wanted.
-async fn until(
-    wanted: &mut watch::Receiver<Wanted>,
-    this: impl Fn(Wanted) -> bool,
-) -> Option<Wanted> {
-    wanted.wait_for(|wanted| this(*wanted)).await.ok().map(|wanted| *wanted)
+/// Why a token is wanted after this failure, if the last was wanted for this reason; nothing if
+/// the client gives up.
+fn next_reason(failure: &Failure, reason: TokenReason) -> Option<TokenReason> {
+    let was_rejected = reason == TokenReason::Rejected;
+    match (failure.advice(), failure) {
+        (Advice::GiveUp, _) => None,
+        // A fresh token was no better.
+        (Advice::FreshToken, Failure::Connect(_)) if was_rejected => None,
+        (Advice::FreshToken, _) => Some(TokenReason::Rejected),
+        // The rejected one is still the last that there was.
+        (_, Failure::Token(_) | Failure::TokenTimeout(_)) if was_rejected => Some(reason),
+        _ => Some(TokenReason::Reconnect),
+    }
+}
+
+impl Drop for Supervisor {
+    /// Whoever waits for the client learns it if this was too early: the runtime is shut down, or
+    /// something of the application's has panicked.
+    fn drop(&mut self) {
+        if let Some(handle) = self.live.take() {
+            handle.end(None, Close::NORMAL, Cause::Local);
+        }
+        self.shared.settle(Wanted::Nothing);
+        self.publish(Connectivity::Disconnected { reason: None, next_attempt: None });
+    }
 }

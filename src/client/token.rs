@@ -9,12 +9,13 @@ use crate::session::Token;
 /// Why a token is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TokenReason {
-    /// The client connects for the first time, or after it was told to disconnect.
+    /// The client connects for the first time, or after it was told to disconnect, or after it
+    /// has given up.
     Connect,
     /// The connection was lost, or the last attempt failed for another reason than its token.
     Reconnect,
     /// The last token was rejected, or has expired on a live connection: the same again will not
-    /// do.
+    /// do. The client gives up if the next one is rejected, too.
     Rejected,
     /// The token of the live connection is about to expire; see
     /// [`RenewalPolicy`](super::RenewalPolicy).
@@ -24,8 +25,8 @@ pub enum TokenReason {
 /// Hands out tokens: one for every authentication, right before the attempt that presents it.
 ///
 /// A closure that returns a future is one, and so is a [`Token`], which is presented every time.
-/// Recommended practice is to fetch a one-off token from the application's backend; see
-/// `examples/token_provider.rs`.
+/// Recommended practice is to fetch a one-off token from the application's backend, such as
+/// `examples/token_endpoint.rs`.
 ///
 /// ```
 /// use electric_satellite::{client::{TokenError, TokenReason}, session::Token};
@@ -43,11 +44,12 @@ pub enum TokenReason {
 pub trait TokenProvider: Send + Sync + 'static {
     /// A token, for this reason. It may take its time, but not longer than
     /// [`token_timeout`](super::ClientBuilder::token_timeout); it is dropped when the client is
-    /// told to disconnect.
+    /// told to disconnect. It should not block the thread.
     ///
     /// # Errors
     ///
-    /// There is none now, or there never will be; see [`TokenError`].
+    /// There is none now, or there never will be; see [`TokenError`]. If it panics, the client
+    /// gives up.
     fn token(&self, reason: TokenReason) -> impl Future<Output = Result<Token, TokenError>> + Send;
 }
 

@@ -30,6 +30,8 @@ use super::{
 pub struct ClientSession {
     version: Version,
     client_id: ClientId,
+    /// The server's last word, if that was an error.
+    error: Option<SatErrorResp>,
     state: State,
     calls: Calls,
     /// What the server sends, and what we asked it for.
@@ -87,6 +89,7 @@ impl ClientSession {
         ClientSession {
             version,
             client_id: client_id.clone(),
+            error: None,
             state: State::AwaitReply { deadline: now + auth_timeout },
             calls,
             incoming: ServerStream::new(version),
@@ -131,6 +134,10 @@ impl ClientSession {
     }
 
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
+        self.error = match &message {
+            Message::Error(error) => Some(error.clone()),
+            _ => None,
+        };
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope),
             Message::Response(envelope) => self.answered(envelope)?,
@@ -197,6 +204,15 @@ impl ClientSession {
         call
     }
 
+    /// Why the server has closed: after an error its close says no more than that.
+    fn closed_by_peer(&mut self, close: Option<Close>) -> Cause {
+        let is_mute = close.as_ref().is_none_or(|close| matches!(close.code, 1007 | 1011));
+        match self.error.take().filter(|_| is_mute) {
+            Some(error) => Cause::PeerError(error),
+            None => Cause::Peer(close),
+        }
+    }
+
     fn ready_mut(&mut self) -> Result<&mut Ready, SendError> {
         match &mut self.state {
             State::Ready(ready) => Ok(ready),
@@ -244,7 +260,9 @@ impl Session for ClientSession {
         let state = mem::replace(&mut self.state, State::Closed);
         let next = match (state, input) {
             (State::Closed, _) => Ok(State::Closed),
-            (_, Input::Closed(close)) => Err(Ending { close: None, cause: Cause::Peer(close) }),
+            (_, Input::Closed(close)) => {
+                Err(Ending { close: None, cause: self.closed_by_peer(close) })
+            }
             (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
             (state, Input::Timeout) => match deadline {
                 Some(deadline) if deadline <= now => Err(Violation::AuthTimeout.into()),

@@ -295,6 +295,11 @@ impl<P> Handle<P> {
         self.0.finish(error, close, cause);
     }
 
+    /// Waits until it has ended. Cancel-safe.
+    pub(crate) async fn over(&self) -> &End {
+        self.0.end.wait().await
+    }
+
     /// Waits until it has ended and its last words are through. Cancel-safe.
     pub(crate) async fn closed(&self) -> &End {
         self.0.closed().await
