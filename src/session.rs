@@ -506,7 +506,7 @@ pub enum Cause {
     /// The peer closed it, with its close frame if there was one.
     #[error("closed by the peer{}", .0.as_ref().map(|close| format!(": {close}")).unwrap_or_default())]
     Peer(Option<Close>),
-    /// The peer reported an error.
+    /// The peer reported an error, and closed after it or was closed.
     #[error("the peer reported an error: {0}")]
     PeerError(SatErrorResp),
     /// The peer broke a rule.

@@ -558,6 +558,26 @@ fn an_error_is_the_reason_of_the_close_that_follows_it() {
 }
 
 #[test]
+fn an_error_with_the_close_after_it_is_the_cause_of_the_end() {
+    let trouble = error(ErrorCode::InvalidRequest).with_message("a bad value");
+    let closed = |client: &mut Client, close: Close| client.input(Input::Closed(Some(close)));
+    let mut client = streaming(Version::V0_12);
+    client.hears(trouble.clone());
+    let cause = Cause::PeerError(trouble.clone());
+    assert_eq!(closed(&mut client, Close::AFTER_ERROR), [end(None, cause)]);
+    // One that the server has let pass is not.
+    let mut client = streaming(Version::V0_12);
+    client.hears(trouble.clone());
+    client.hears(relation(1));
+    let cause = Cause::Peer(Some(Close::AFTER_ERROR));
+    assert_eq!(closed(&mut client, Close::AFTER_ERROR), [end(None, cause)]);
+    let mut client = streaming(Version::V0_12);
+    client.hears(trouble);
+    let cause = Cause::Peer(Some(Close::NORMAL));
+    assert_eq!(closed(&mut client, Close::NORMAL), [end(None, cause)]);
+}
+
+#[test]
 fn an_acknowledgement_is_not_for_a_server_to_send() {
     let mut client = streaming(Version::V0_12);
     assert_eq!(client.hears(ack()), [broken(Violation::Unexpected("SatOpLogAck"))]);

@@ -131,10 +131,10 @@ fn subscriptions_count_when_all_their_data_is_stored_until_they_end() {
     });
     assert!(resume.subscriptions.is_empty());
     resume.stored(&end);
-    // The first data has a position, and later data none that matters.
+    // Data has a position of its own.
     assert_eq!((&resume.position[..], &resume.subscriptions[..]), (&b"5"[..], &["a".into()][..]));
     stored(&mut resume, data("b", "9").into_iter().chain(data("b", "9")));
-    assert_eq!((&resume.position[..], resume.subscriptions.len()), (&b"5"[..], 2));
+    assert_eq!((&resume.position[..], resume.subscriptions.len()), (&b"9"[..], 2));
 
     let error = SatSubsDataError { subscription_id: "a".into(), ..Default::default() };
     stored(&mut resume, [error.into()]);

@@ -47,7 +47,10 @@ use super::{Advice, failure};
 #[serde(default)]
 #[non_exhaustive]
 pub struct Resume {
-    /// The position of the last transaction that is stored; empty for a client that has nothing.
+    /// Where the last of what is stored came; empty for a client that has nothing.
+    ///
+    /// Migrations alone leave it empty: those of a first connection share a position, so only
+    /// [`schema_version`](Resume::schema_version) tells how many of them are applied.
     #[serde(with = "base64_text")]
     pub position: Bytes,
     /// The newest migration that is applied, by the name that its developer gave it.
@@ -59,7 +62,7 @@ pub struct Resume {
     /// The transactions up to the position whose additional data is stored and has come after
     /// the last of them.
     pub observed_transaction_data: Vec<u64>,
-    /// The ended subscriptions whose removed rows have come after the last transaction.
+    /// The ended subscriptions whose removed rows have come at the position.
     pub observed_gone_batch: Vec<String>,
     /// What belongs to the connection.
     #[serde(skip)]
@@ -69,18 +72,19 @@ pub struct Resume {
 /// What is known of the stream of one connection.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Passing {
-    /// The transaction that has begun: its id, where it is, and what it announces.
-    begun: Option<(u64, Bytes, u64)>,
+    /// The transaction that has begun. What its commit says is the same, or left out.
+    begun: Option<SatOpBegin>,
     /// The migration that it holds.
     migration: Option<String>,
-    /// The last transaction that is stored; 0 for none.
+    /// The last transaction that is stored, 0 for none, and where it is.
     stored: u64,
+    stored_at: Bytes,
     /// Stored transactions that announced additional data, by its reference.
     announced: Vec<(u64, u64)>,
     /// The subscription whose data comes.
     delivering: Option<(String, Bytes)>,
-    /// The ended subscriptions whose removed rows come.
-    leaving: Vec<String>,
+    /// The ended subscriptions whose removed rows come, and where.
+    leaving: Option<(Vec<String>, Bytes)>,
     /// The subscriptions whose data has come after the last transaction.
     delivered: Vec<String>,
     /// What the service was told last.
@@ -134,12 +138,12 @@ impl Resume {
                 self.subscriptions.retain(|id| *id != error.subscription_id);
             }
             Message::UnsubsDataBegin(begin) => {
-                self.passing.leaving.clone_from(&begin.subscription_ids);
+                self.passing.leaving = Some((begin.subscription_ids.clone(), begin.lsn.clone()));
             }
             Message::UnsubsDataEnd(_) => {
-                let gone = std::mem::take(&mut self.passing.leaving);
-                self.unsubscribed(&gone);
-                self.observed_gone_batch.extend(gone);
+                if let Some((gone, position)) = self.passing.leaving.take() {
+                    self.gone(gone, &position);
+                }
             }
             _ => {}
         }
@@ -147,15 +151,13 @@ impl Resume {
 
     fn op(&mut self, op: &Op) {
         match op {
-            Op::Begin(SatOpBegin { transaction_id, lsn, additional_data_ref, .. }) => {
-                let id = transaction_id.unwrap_or_default();
+            Op::Begin(begin) => {
                 // Copied, for the original shares the memory of the whole frame.
-                let begun = (id, Bytes::copy_from_slice(lsn), *additional_data_ref);
-                self.passing.begun = Some(begun);
+                let lsn = Bytes::copy_from_slice(&begin.lsn);
+                self.passing.begun = Some(SatOpBegin { lsn, origin: None, ..begin.clone() });
                 self.passing.migration = None;
             }
             Op::Migrate(migrate) => self.passing.migration = Some(migrate.version.clone()),
-            // It may repeat what the begin says, and need not.
             Op::Commit(_) => self.committed(),
             Op::AdditionalCommit(commit) => {
                 let announced = std::mem::take(&mut self.passing.announced);
@@ -170,35 +172,60 @@ impl Resume {
     }
 
     fn committed(&mut self) {
-        let Some((id, position, reference)) = self.passing.begun.take() else { return };
-        self.position = position;
+        let Some(begun) = self.passing.begun.take() else { return };
         if let Some(migration) = self.passing.migration.take() {
             self.schema_version = Some(migration);
+        }
+        if !(begun.is_migration && self.position.is_empty()) {
+            self.position = begun.lsn.clone();
         }
         self.observed_transaction_data.clear();
         self.observed_gone_batch.clear();
         self.passing.delivered.clear();
-        self.passing.stored = id;
-        if reference != 0 {
-            self.passing.announced.push((reference, id));
+        self.passing.stored = begun.transaction_id.unwrap_or_default();
+        self.passing.stored_at = begun.lsn;
+        if begun.additional_data_ref != 0 {
+            self.passing.announced.push((begun.additional_data_ref, self.passing.stored));
         }
     }
 
     fn delivered(&mut self, id: String, position: &Bytes) {
-        if self.position.is_empty() {
-            self.position = Bytes::copy_from_slice(position);
-        }
+        // After the migrations, if there was nothing else.
+        self.reached(&self.passing.stored_at.clone());
+        self.reached(position);
         self.passing.delivered.push(id.clone());
         if !self.subscriptions.contains(&id) {
             self.subscriptions.push(id);
         }
     }
 
+    fn gone(&mut self, ids: Vec<String>, position: &Bytes) {
+        self.reached(position);
+        self.unsubscribed(&ids);
+        self.observed_gone_batch.extend(ids);
+    }
+
+    /// What lies between two transactions has a position of its own. What comes once more after a
+    /// reconnect does not: Electric sends 0 then.
+    fn reached(&mut self, position: &Bytes) {
+        if position.is_empty() || *position == self.position || is_behind(position, &self.position)
+        {
+            return;
+        }
+        self.position = Bytes::copy_from_slice(position);
+        self.observed_gone_batch.clear();
+    }
+
     /// What is stored, as an acknowledgement puts it.
     fn stand(&self) -> SatOpLogAck {
+        // The position is that of the transaction: what came after it is named.
+        let lsn = match self.passing.stored_at.is_empty() {
+            true => self.position.clone(),
+            false => self.passing.stored_at.clone(),
+        };
         SatOpLogAck {
             ack_timestamp: 0,
-            lsn: self.position.clone(),
+            lsn,
             transaction_id: self.passing.stored,
             subscription_ids: self.passing.delivered.clone(),
             additional_data_source_ids: self.observed_transaction_data.clone(),
@@ -216,7 +243,7 @@ impl Resume {
             None => stand.transaction_id == 0,
         };
         // A transaction is acknowledged once; what came after it, by no transaction.
-        if again && (version < Version::V0_12 || self.position.is_empty()) {
+        if again && (version < Version::V0_12 || stand.lsn.is_empty()) {
             return None;
         }
         let transaction_id = if again { 0 } else { stand.transaction_id };
@@ -228,6 +255,12 @@ impl Resume {
     fn acknowledged(&mut self) {
         self.passing.acknowledged = Some(self.stand());
     }
+}
+
+/// Whether a position is behind another one, as far as they are the numbers that servers give out.
+fn is_behind(position: &[u8], other: &[u8]) -> bool {
+    let number = |position| std::str::from_utf8(position).ok()?.parse::<u64>().ok();
+    number(position).zip(number(other)).is_some_and(|(position, other)| position < other)
 }
 
 /// A position in JSON: bytes, as base64.
@@ -505,5 +538,149 @@ impl Connection<AuthenticatedServer> {
     /// See [`SendError`].
     pub async fn acknowledge(&self, resume: &mut Resume) -> Result<bool, SendError> {
         self.sender().acknowledge(resume).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::wire::proto::{
+        SatOpAdditionalCommit, SatOpCommit, SatOpMigrate, SatSubsDataBegin, SatSubsDataEnd,
+        SatUnsubsDataBegin, SatUnsubsDataEnd,
+    };
+
+    use super::*;
+
+    const NOW: UnixTime = UnixTime::from_secs(7);
+
+    fn log(ops: impl IntoIterator<Item = Op>) -> Message {
+        SatOpLog { ops: ops.into_iter().map(|op| SatTransOp { op: Some(op) }).collect() }.into()
+    }
+
+    fn begin(id: u64, lsn: &'static str) -> SatOpBegin {
+        SatOpBegin { lsn: lsn.into(), transaction_id: Some(id), ..Default::default() }
+    }
+
+    fn transaction(id: u64, lsn: &'static str) -> Message {
+        log([Op::Begin(begin(id, lsn)), Op::Commit(SatOpCommit::default())])
+    }
+
+    fn migration(version: &str, lsn: &'static str) -> Message {
+        let begin = SatOpBegin { is_migration: true, ..begin(1, lsn) };
+        let migrate = SatOpMigrate { version: version.into(), ..Default::default() };
+        log([Op::Begin(begin), Op::Migrate(migrate), Op::Commit(SatOpCommit::default())])
+    }
+
+    fn data(id: &str, lsn: &'static str) -> [Message; 2] {
+        let begin = SatSubsDataBegin { subscription_id: id.into(), lsn: lsn.into() };
+        [begin.into(), SatSubsDataEnd {}.into()]
+    }
+
+    fn gone(id: &str, lsn: &'static str) -> [Message; 2] {
+        let begin = SatUnsubsDataBegin { subscription_ids: vec![id.into()], lsn: lsn.into() };
+        [begin.into(), SatUnsubsDataEnd {}.into()]
+    }
+
+    fn resume(messages: impl IntoIterator<Item = Message>) -> Resume {
+        let mut resume = Resume::default();
+        messages.into_iter().for_each(|message| resume.stored(&message));
+        resume
+    }
+
+    #[test]
+    fn a_transaction_counts_when_it_is_whole_and_where_it_began() {
+        let mut resume = resume([transaction(1, "10"), log([Op::Begin(begin(2, "20"))])]);
+        assert_eq!(resume.position, "10");
+        resume.stored(&log([Op::Commit(SatOpCommit::default())]));
+        assert_eq!(resume.position, "20");
+    }
+
+    #[test]
+    fn migrations_alone_are_gone_on_from_by_their_version() {
+        let mut resume = resume([migration("m1", "10"), migration("m2", "10")]);
+        let request = resume.request();
+        assert_eq!(
+            (request.lsn.as_ref(), request.schema_version.as_deref()),
+            (&b""[..], Some("m2"))
+        );
+        let [begin, end] = data("a", "10");
+        resume.stored(&begin);
+        assert_eq!(resume.position, "");
+        resume.stored(&end);
+        resume.stored(&migration("m3", "20"));
+        let request = resume.request();
+        assert_eq!((request.lsn.as_ref(), request.schema_version), (&b"20"[..], None));
+        assert_eq!(resume.schema_version.as_deref(), Some("m3"));
+    }
+
+    #[test]
+    fn data_and_gone_rows_have_a_position_of_their_own_which_never_goes_back() {
+        let mut resume = resume([transaction(1, "9")].into_iter().chain(data("a", "10")));
+        assert_eq!(
+            (resume.position.as_ref(), &resume.subscriptions[..]),
+            (&b"10"[..], &["a".into()][..])
+        );
+        gone("a", "12").iter().for_each(|message| resume.stored(message));
+        assert_eq!((resume.position.as_ref(), resume.subscriptions.len()), (&b"12"[..], 0));
+        // The same position, and one that comes again after a reconnect.
+        gone("b", "12").iter().chain(&gone("c", "0")).for_each(|message| resume.stored(message));
+        assert_eq!(resume.position, "12");
+        assert_eq!(resume.observed_gone_batch, ["a", "b", "c"]);
+        gone("d", "13").iter().for_each(|message| resume.stored(message));
+        assert_eq!(
+            (resume.position.as_ref(), &resume.observed_gone_batch[..]),
+            (&b"13"[..], &["d".into()][..])
+        );
+    }
+
+    #[test]
+    fn a_transaction_is_acknowledged_once_and_what_comes_after_it_by_none() {
+        let mut resume = resume([transaction(5, "9")]);
+        let ack = resume.acknowledgement(Version::V0_12, NOW).unwrap();
+        assert_eq!((ack.transaction_id, ack.lsn.as_ref(), ack.ack_timestamp), (5, &b"9"[..], 7000));
+        resume.acknowledged();
+        assert_eq!(resume.acknowledgement(Version::V0_12, NOW), None);
+        data("a", "10").iter().for_each(|message| resume.stored(message));
+        // Before 0.12, that of the next transaction covers it.
+        assert_eq!(resume.clone().acknowledgement(Version::V0_10, NOW), None);
+        let ack = resume.acknowledgement(Version::V0_12, NOW).unwrap();
+        assert_eq!((ack.transaction_id, ack.lsn.as_ref()), (0, &b"9"[..]));
+        assert_eq!(ack.subscription_ids, ["a"]);
+        resume.acknowledged();
+        assert_eq!(resume.acknowledgement(Version::V0_12, NOW), None);
+        // On another connection, no transaction has come.
+        resume.request();
+        assert_eq!(resume.acknowledgement(Version::V0_10, NOW), None);
+    }
+
+    #[test]
+    fn additional_data_is_known_by_the_transactions_that_announced_it() {
+        let announcing = |id, lsn, reference| {
+            let begin = SatOpBegin { additional_data_ref: reference, ..begin(id, lsn) };
+            log([Op::Begin(begin), Op::Commit(SatOpCommit::default())])
+        };
+        let commit =
+            |reference| log([Op::AdditionalCommit(SatOpAdditionalCommit { r#ref: reference })]);
+        let mut resume = resume([
+            announcing(1, "1", 7),
+            announcing(2, "2", 7),
+            announcing(3, "3", 8),
+            commit(7),
+        ]);
+        assert_eq!(resume.observed_transaction_data, [1, 2]);
+        resume.stored(&commit(8));
+        assert_eq!(resume.request().observed_transaction_data, [1, 2, 3]);
+        resume.stored(&transaction(4, "4"));
+        assert_eq!(resume.observed_transaction_data, [] as [u64; 0]);
+    }
+
+    #[test]
+    fn it_is_kept_as_json() {
+        let mut resume = resume([transaction(5, "9")].into_iter().chain(data("a", "10")));
+        let json = serde_json::to_string(&resume).unwrap();
+        assert!(json.contains(r#""position":"MTA=""#), "{json}");
+        let kept: Resume = serde_json::from_str(&json).unwrap();
+        resume.request();
+        assert_eq!(kept, resume);
+        assert_eq!(serde_json::from_str::<Resume>("{}").unwrap(), Resume::default());
     }
 }

@@ -30,8 +30,6 @@ use super::{
 pub struct ClientSession {
     version: Version,
     client_id: ClientId,
-    /// The server's last word, if that was an error.
-    error: Option<SatErrorResp>,
     state: State,
     calls: Calls,
     /// What the server sends, and what we asked it for.
@@ -59,6 +57,8 @@ struct Ready {
     start_asked: bool,
     /// Our stream to the server is started: we have answered its `startReplication`.
     sending: bool,
+    /// The error that the server has reported with its last message.
+    complaint: Option<SatErrorResp>,
 }
 
 /// What ends a session, before it has.
@@ -89,7 +89,6 @@ impl ClientSession {
         ClientSession {
             version,
             client_id: client_id.clone(),
-            error: None,
             state: State::AwaitReply { deadline: now + auth_timeout },
             calls,
             incoming: ServerStream::new(version),
@@ -123,7 +122,7 @@ impl ClientSession {
             Ok(Reply::Authenticate(reply)) => {
                 let server = AuthenticatedServer { server_id: reply.id };
                 self.out.push_back(Output::Authenticated(server));
-                Ok(State::Ready(Ready { start_asked: false, sending: false }))
+                Ok(State::Ready(Ready { start_asked: false, sending: false, complaint: None }))
             }
             Ok(_) => unreachable!("a reply is decoded as its call's method"),
             Err(ReplyError::Refused(error)) => {
@@ -134,15 +133,15 @@ impl ClientSession {
     }
 
     fn ready(&mut self, mut ready: Ready, message: Message) -> Result<State, Ending> {
-        self.error = match &message {
-            Message::Error(error) => Some(error.clone()),
-            _ => None,
-        };
+        ready.complaint = None;
         match message {
             Message::Request(envelope) => self.called(&mut ready, envelope),
             Message::Response(envelope) => self.answered(envelope)?,
             Message::OpLogAck(_) => return Err(Violation::Unexpected(message.name()).into()),
-            Message::Error(_) => self.out.push_back(Output::Message(message)),
+            Message::Error(error) => {
+                ready.complaint = Some(error.clone());
+                self.out.push_back(Output::Message(error.into()));
+            }
             stream => {
                 self.incoming.takes(&stream).map_err(Violation::Stream)?;
                 self.out.push_back(Output::Message(stream));
@@ -204,15 +203,6 @@ impl ClientSession {
         call
     }
 
-    /// Why the server has closed: after an error its close says no more than that.
-    fn closed_by_peer(&mut self, close: Option<Close>) -> Cause {
-        let is_mute = close.as_ref().is_none_or(|close| matches!(close.code, 1007 | 1011));
-        match self.error.take().filter(|_| is_mute) {
-            Some(error) => Cause::PeerError(error),
-            None => Cause::Peer(close),
-        }
-    }
-
     fn ready_mut(&mut self) -> Result<&mut Ready, SendError> {
         match &mut self.state {
             State::Ready(ready) => Ok(ready),
@@ -249,6 +239,18 @@ fn peer_error(error: SatErrorResp) -> Ending {
     Ending { close: Some(Close::NORMAL), cause: Cause::PeerError(error) }
 }
 
+/// Servers close after the errors that they do not let pass. The error says more than the code.
+fn closed_by_server(state: State, close: Option<Close>) -> Ending {
+    let is_after_error = close.as_ref().is_none_or(|close| matches!(close.code, 1007 | 1011));
+    let cause = match state {
+        State::Ready(Ready { complaint: Some(error), .. }) if is_after_error => {
+            Cause::PeerError(error)
+        }
+        _ => Cause::Peer(close),
+    };
+    Ending { close: None, cause }
+}
+
 impl Session for ClientSession {
     type Peer = AuthenticatedServer;
 
@@ -260,9 +262,7 @@ impl Session for ClientSession {
         let state = mem::replace(&mut self.state, State::Closed);
         let next = match (state, input) {
             (State::Closed, _) => Ok(State::Closed),
-            (_, Input::Closed(close)) => {
-                Err(Ending { close: None, cause: self.closed_by_peer(close) })
-            }
+            (state, Input::Closed(close)) => Err(closed_by_server(state, close)),
             (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
             (state, Input::Timeout) => match deadline {
                 Some(deadline) if deadline <= now => Err(Violation::AuthTimeout.into()),

@@ -10,12 +10,16 @@
 //! `authenticate 1: welcome; startReplication 2: started, window 30; open`, and the words are
 //! compared. They come from decoded messages and keep every field but the instance id.
 //!
-//! Whole replication sessions are replayed in `replication.rs`, which has a table of its own.
+//! Whole replication sessions are replayed in `replication.rs`, at the two sessions, and in
+//! `client.rs`, at a whole client. Each has a table of its own.
 
+mod client;
 mod deviations;
 mod http;
 mod live;
+mod lockstep;
 mod recorded;
+mod recorded_server;
 mod replication;
 mod session;
 mod websocket;
@@ -94,7 +98,7 @@ fn expectations() -> Vec<Expected> {
 
 /// Nothing here waits for time to pass: this is only so that a server that falls silent fails the
 /// test instead of hanging it.
-async fn guarded(case: &str, replay: impl Future<Output = String>) -> String {
+async fn guarded<F: Future>(case: &str, replay: F) -> F::Output {
     let patience = Duration::from_secs(120);
     tokio::time::timeout(patience, replay).await.unwrap_or_else(|_| panic!("{case}: hangs"))
 }

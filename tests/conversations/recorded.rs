@@ -126,6 +126,11 @@ impl Frame {
         Frame { from: Side::Client, opcode, payload, fin: true, masked: true }
     }
 
+    /// The message in it; nothing if it closes.
+    pub(crate) fn message(&self) -> Option<Message> {
+        (self.opcode != 8).then(|| Message::decode(self.payload.clone()).expect("a message"))
+    }
+
     /// Electric's own `startReplication`, which follows every welcome.
     fn is_unasked_start(&self) -> bool {
         let start = Request::from(SatInStartReplicationReq::default()).encode(0);

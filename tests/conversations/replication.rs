@@ -27,11 +27,11 @@ use electric_satellite::{
 use crate::recorded::{self, Frame, Session, Side};
 
 /// What a recorded client sent and ours does not, in order.
-struct Refused {
+pub(crate) struct Refused {
     /// With both servers, these are `raw_s071_…` and `raw_s0121_…`.
     case: &'static str,
     why: &'static str,
-    errors: &'static [SendError],
+    pub(crate) errors: &'static [SendError],
     /// Both ends hold to it: the original answers INVALID_REQUEST and closes 1007, and so do we.
     by_servers_too: bool,
 }
@@ -84,7 +84,7 @@ const REFUSED: &[Refused] = &[
 ];
 
 impl Refused {
-    fn of(case: &str) -> Option<&'static Refused> {
+    pub(crate) fn of(case: &str) -> Option<&'static Refused> {
         let made = ["raw_s071_", "raw_s0121_"].iter().find_map(|raw| case.strip_prefix(raw))?;
         REFUSED.iter().find(|refused| refused.case == made)
     }
