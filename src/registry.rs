@@ -171,8 +171,8 @@ struct Place {
     generation: u64,
     user_id: String,
     occupant: Occupant,
-    /// Closes when the place is given free.
-    taken: watch::Sender<()>,
+    /// Closes when whoever has it leaves.
+    leaves: watch::Receiver<()>,
 }
 
 /// Whoever has a place, as a newcomer sees it.
@@ -193,6 +193,8 @@ pub struct Registration {
     client_id: ClientId,
     generation: u64,
     table: Arc<Mutex<Table>>,
+    /// Told after the place is free, by being dropped.
+    _leaves: watch::Sender<()>,
 }
 
 impl Default for InProcessRegistry {
@@ -235,7 +237,7 @@ impl InProcessRegistry {
                 generation: place.generation,
                 same_user: place.user_id == *user_id,
                 occupant: place.occupant.clone(),
-                leaves: place.taken.subscribe(),
+                leaves: place.leaves.clone(),
             }),
             None => Ok(self.occupy(&mut table, client, occupant)),
         }
@@ -262,15 +264,16 @@ impl InProcessRegistry {
     ) -> Registration {
         table.generations += 1;
         let generation = table.generations;
+        let (_leaves, leaves) = watch::channel(());
         let place = Place {
             generation,
             user_id: client.verified.identity().user_id.clone(),
             occupant: occupant.clone(),
-            taken: watch::Sender::new(()),
+            leaves,
         };
         let client_id = client.client_id.clone();
         table.places.insert(client_id.clone(), place);
-        Registration { client_id, generation, table: Arc::clone(&self.table) }
+        Registration { client_id, generation, table: Arc::clone(&self.table), _leaves }
     }
 }
 
@@ -292,17 +295,20 @@ impl Registry for InProcessRegistry {
                 }
                 Err(incumbent) => incumbent,
             };
-            let takeover = self.policy == DuplicatePolicy::Takeover && incumbent.same_user;
-            let challenge = incumbent.occupant.challenge();
-            if takeover {
+            if self.policy == DuplicatePolicy::Takeover && incumbent.same_user {
+                // The place is the newcomer's from now on, whoever else waits for it.
+                let taken = self.replace(incumbent.generation, client, &occupant);
+                let Some(registration) = taken else { continue };
                 incumbent.occupant.evict(Eviction::Replaced);
+                let _ = timeout_at(deadline, incumbent.leaves.changed()).await;
+                return Ok(registration);
             }
-            // An error is what it waits for: the place has no sender any more.
+            let challenge = incumbent.occupant.challenge();
+            // An error is what it waits for: there is no sender any more.
             if timeout_at(deadline, incumbent.leaves.changed()).await.is_ok() {
                 continue;
             }
-            let silent = !incumbent.occupant.has_answered(challenge);
-            if !incumbent.same_user || !(takeover || silent) {
+            if !incumbent.same_user || incumbent.occupant.has_answered(challenge) {
                 return Err(RegistryError::Occupied);
             }
             incumbent.occupant.evict(Eviction::Silent);
@@ -421,8 +427,55 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(occupant.evicted(), Some(Eviction::Replaced));
+        assert!(!second.is_finished(), "the first has not left");
         drop(first);
         let _second = second.await.unwrap().unwrap();
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_over_does_not_wait_for_ever() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, occupant) = register(&registry, "u").await.unwrap();
+        answers(occupant);
+        let before = Instant::now();
+        let _second = register(&registry, "u").await.unwrap();
+        assert_eq!(before.elapsed(), Duration::from_secs(1));
+        drop(first);
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_taken_over_is_not_given_to_another_user_who_waits() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, occupant) = register(&registry, "u").await.unwrap();
+        let [thief, second] = ["v", "u"].map(|user| {
+            let registry = registry.clone();
+            tokio::spawn(async move { register(&registry, user).await })
+        });
+        while occupant.evicted().is_none() {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        assert!(matches!(thief.await.unwrap(), Err(RegistryError::Occupied)));
+        assert!(second.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_who_take_over_the_later_stays() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, _) = register(&registry, "u").await.unwrap();
+        let [second, third] = [(); 2].map(|()| {
+            let registry = registry.clone();
+            tokio::spawn(async move { register(&registry, "u").await })
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        let (second, occupant) = second.await.unwrap().unwrap();
+        assert_eq!(occupant.evicted(), Some(Eviction::Replaced));
+        drop(second);
+        let (_third, occupant) = third.await.unwrap().unwrap();
+        assert_eq!(occupant.evicted(), None);
         assert_eq!(registry.len(), 1);
     }
 
