@@ -90,7 +90,7 @@ struct OccupantShared {
     answered: AtomicU64,
     eviction: AtomicU8,
     wake: Notify,
-    /// Its place in the registry is given free, or to another.
+    /// It has left the registry.
     left: SetOnce<()>,
 }
 
@@ -175,12 +175,6 @@ struct Place {
     occupant: Occupant,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let _ = self.occupant.shared.left.set(());
-    }
-}
-
 /// Whoever has a place, as a newcomer sees it.
 struct Incumbent {
     generation: u64,
@@ -198,6 +192,7 @@ pub struct Registration {
     client_id: ClientId,
     generation: u64,
     table: Arc<Mutex<Table>>,
+    occupant: Occupant,
 }
 
 impl Default for InProcessRegistry {
@@ -273,7 +268,8 @@ impl InProcessRegistry {
         };
         let client_id = client.client_id.clone();
         table.places.insert(client_id.clone(), place);
-        Registration { client_id, generation, table: Arc::clone(&self.table) }
+        let (table, occupant) = (Arc::clone(&self.table), occupant.clone());
+        Registration { client_id, generation, table, occupant }
     }
 }
 
@@ -295,16 +291,19 @@ impl Registry for InProcessRegistry {
                 }
                 Err(incumbent) => incumbent,
             };
-            let takeover = self.policy == DuplicatePolicy::Takeover && incumbent.same_user;
-            let challenge = incumbent.occupant.challenge();
-            if takeover {
+            if self.policy == DuplicatePolicy::Takeover && incumbent.same_user {
+                // The place is the newcomer's from now on, whoever else waits for it.
+                let taken = self.replace(incumbent.generation, client, &occupant);
+                let Some(registration) = taken else { continue };
                 incumbent.occupant.evict(Eviction::Replaced);
+                let _ = timeout_at(deadline, incumbent.occupant.shared.left.wait()).await;
+                return Ok(registration);
             }
+            let challenge = incumbent.occupant.challenge();
             if timeout_at(deadline, incumbent.occupant.shared.left.wait()).await.is_ok() {
                 continue;
             }
-            let silent = !incumbent.occupant.has_answered(challenge);
-            if !incumbent.same_user || !(takeover || silent) {
+            if !incumbent.same_user || incumbent.occupant.has_answered(challenge) {
                 return Err(RegistryError::Occupied);
             }
             incumbent.occupant.evict(Eviction::Silent);
@@ -325,6 +324,9 @@ impl Drop for Registration {
         if is_mine {
             table.places.remove(&self.client_id);
         }
+        drop(table);
+        // After the place is free.
+        let _ = self.occupant.shared.left.set(());
     }
 }
 
@@ -423,8 +425,55 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(occupant.evicted(), Some(Eviction::Replaced));
+        assert!(!second.is_finished(), "the first has not left");
         drop(first);
         let _second = second.await.unwrap().unwrap();
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_over_does_not_wait_for_ever() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, occupant) = register(&registry, "u").await.unwrap();
+        answers(occupant);
+        let before = Instant::now();
+        let _second = register(&registry, "u").await.unwrap();
+        assert_eq!(before.elapsed(), Duration::from_secs(1));
+        drop(first);
+        assert_eq!(registry.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_that_is_taken_over_is_not_given_to_another_user_who_waits() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, occupant) = register(&registry, "u").await.unwrap();
+        let [thief, second] = ["v", "u"].map(|user| {
+            let registry = registry.clone();
+            tokio::spawn(async move { register(&registry, user).await })
+        });
+        while occupant.evicted().is_none() {
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        assert!(matches!(thief.await.unwrap(), Err(RegistryError::Occupied)));
+        assert!(second.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_who_take_over_the_later_stays() {
+        let registry = InProcessRegistry::new(DuplicatePolicy::Takeover, Duration::from_secs(1));
+        let (first, _) = register(&registry, "u").await.unwrap();
+        let [second, third] = [(); 2].map(|()| {
+            let registry = registry.clone();
+            tokio::spawn(async move { register(&registry, "u").await })
+        });
+        tokio::task::yield_now().await;
+        drop(first);
+        let (second, occupant) = second.await.unwrap().unwrap();
+        assert_eq!(occupant.evicted(), Some(Eviction::Replaced));
+        drop(second);
+        let (_third, occupant) = third.await.unwrap().unwrap();
+        assert_eq!(occupant.evicted(), None);
         assert_eq!(registry.len(), 1);
     }
 

@@ -91,6 +91,8 @@ where
             }
         }
         let happened = select! {
+            // What has arrived counts before time, and has its budget.
+            biased;
             happened = socket.next(session.wants_input()) => happened,
             () = until(session.deadline()) => Happened::Input(Input::Timeout),
             (close, cause) = &mut stop => {
@@ -271,7 +273,7 @@ where
             Instant::now().into_std(),
         ),
         pinged_for: 0,
-        was_flushed: true,
+        ping_waits: false,
         write_timeout: limits.write_timeout,
         progress: None,
     };
@@ -346,7 +348,8 @@ struct Watch {
     keepalive: Keepalive,
     /// The latest sign of life that the registry asked for and the peer was pinged for.
     pinged_for: u64,
-    was_flushed: bool,
+    /// The ping whose answer is waited for has not left.
+    ping_waits: bool,
     write_timeout: Duration,
     /// Since when the network has taken nothing, and how much it had taken then.
     progress: Option<(std::time::Instant, u64)>,
@@ -375,10 +378,9 @@ impl Watch {
             return Some(Fault::Stuck);
         }
         // A peer need not answer a ping that is on its way here: what holds it up has a deadline.
-        if !(socket.is_flushed() && self.was_flushed) {
+        if self.ping_waits {
             self.keepalive.delayed(now);
         }
-        self.was_flushed = socket.is_flushed();
         let challenged = occupant.challenged();
         if attention != Attention::Listening {
             // Silence is our own doing; but a peer that takes no answers may be gone.
@@ -390,17 +392,29 @@ impl Watch {
         }
         if challenged > self.pinged_for {
             self.pinged_for = challenged;
-            self.keepalive.ping_now(now);
+            // One that is unanswered has its deadline, however often a sign of life is wanted.
+            self.ping_waits |= self.keepalive.ping_now(now);
             socket.ping();
         }
         match self.keepalive.due(now) {
             Due::Nothing => None,
             Due::Ping => {
                 metrics::counter!("satellite_pings_total").increment(1);
+                self.ping_waits = true;
                 socket.ping();
                 None
             }
             Due::Dead => Some(Fault::Silent),
+        }
+    }
+
+    /// Something has left. A ping that was among it has its time from now on, and what is sent later
+    /// gives it no more; but a peer that takes what had no room before is there, and may have much
+    /// to read until it comes to the ping.
+    fn sent(&mut self, now: std::time::Instant, was_full: bool, all: bool) {
+        let ping_left = all && mem::take(&mut self.ping_waits);
+        if ping_left || was_full {
+            self.keepalive.delayed(now);
         }
     }
 
@@ -488,7 +502,10 @@ impl<P> Shared<P> {
         let mut happened = happened?;
         for taken in 1.. {
             let input = match happened {
-                Happened::Flushed | Happened::Sent => return None,
+                Happened::Sent { was_full } => {
+                    watch.sent(now, was_full, socket.is_flushed());
+                    return None;
+                }
                 Happened::Heard => {
                     watch.heard(now, &self.occupant);
                     return None;

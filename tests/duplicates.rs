@@ -147,6 +147,22 @@ async fn the_question_has_the_deadline_of_every_ping() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn those_who_ask_again_and_again_give_a_dead_incumbent_no_more_time() {
+    let server = server();
+    let (mut first, _served) = dead(&server).await;
+    let asked = Instant::now();
+    let asking = tokio::spawn(async move {
+        for _ in 0..4 {
+            assert_eq!(refused(&server, "u2").await, SECOND);
+            sleep(3 * SECOND).await;
+        }
+    });
+    let silent = Heard::closed(4408, "Client not responding to pings");
+    assert_eq!(first.hear_at().await, (asked + 20 * SECOND, silent));
+    ends(asking).await.expect("no panic");
+}
+
+#[tokio::test(start_paused = true)]
 async fn any_sign_of_life_saves_the_incumbent() {
     let server = server();
     let (first, _served) = dead(&server).await;

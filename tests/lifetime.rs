@@ -155,6 +155,30 @@ async fn pings_do_not_need_the_handler() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_peer_is_sent_gives_it_no_more_time_to_answer_a_ping() {
+    let server = server();
+    let (stream, _served) = dial(&server, WIDE, |mut connection: Connection<_>| async move {
+        let Some(Event::StartReplication(_, responder)) = connection.recv().await else {
+            panic!("no call");
+        };
+        responder.reply(SatInStartReplicationResp::default());
+        while connection.send(SatRelation::default()).await.is_ok() {
+            sleep(SECOND).await;
+        }
+    });
+    let mut peer = Peer::upgrade_with(DEAF_TO_PINGS, stream).await;
+    peer.authenticate("client", &token_of("u")).await;
+    peer.call(2, SatInStartReplicationReq::default()).await;
+    let start = Instant::now();
+    for told in 0.. {
+        match peer.hear_at().await {
+            (_, Heard::Message(_)) => assert!(told < 50, "it is sent messages for ever"),
+            end => return assert_eq!((end, told > 30), ((start + 40 * SECOND, SILENT), true)),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_peer_that_the_handler_does_not_listen_to_is_not_blamed_for_silence() {
     let (stream, _served) = dial(&server(), WIDE, hold);
     let mut peer = Peer::upgrade(stream).await;

@@ -31,9 +31,12 @@ impl Keepalive {
         self.pinged = None;
     }
 
-    /// A ping is sent out of turn.
-    pub(super) fn ping_now(&mut self, now: Instant) {
+    /// A ping is sent out of turn. Returns whether it is the one whose answer is waited for: if not,
+    /// an earlier one is.
+    pub(super) fn ping_now(&mut self, now: Instant) -> bool {
+        let first = self.pinged.is_none();
         self.pinged.get_or_insert(now);
+        first
     }
 
     /// A ping that has been sent has not left yet.
@@ -94,8 +97,8 @@ mod tests {
         let start = Instant::now();
         let mut keepalive = Keepalive::new(None, 5 * SECOND, start);
         assert_eq!(keepalive.deadline(), None);
-        keepalive.ping_now(start);
-        keepalive.ping_now(start + SECOND);
+        assert!(keepalive.ping_now(start));
+        assert!(!keepalive.ping_now(start + SECOND));
         assert_eq!(keepalive.due(start + 5 * SECOND), Due::Dead);
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     future::poll_fn,
+    mem,
     task::{Context, Poll},
     time::Duration,
 };
@@ -30,6 +31,8 @@ pub(crate) struct Socket<S> {
     /// Boxed, because futures keep a copy of what is moved into them.
     stream: Box<WebSocketStream<Metered<S>>>,
     flushed: bool,
+    /// The network takes no more for now.
+    full: bool,
     /// Answers to pings that have not left.
     owed: usize,
     max_message: usize,
@@ -42,10 +45,9 @@ const MAX_OWED: usize = 64;
 
 /// What happened on a socket.
 pub(super) enum Happened {
-    /// Everything queued has left.
-    Flushed,
-    /// Some of it has.
-    Sent,
+    /// Something that was queued has left. If the network was full, it has room again, because the
+    /// peer has taken something.
+    Sent { was_full: bool },
     /// A ping or a pong came, or a part of a message.
     Heard,
     /// Something came that concerns the session.
@@ -74,6 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         Socket {
             stream: Box::new(stream),
             flushed: true,
+            full: false,
             owed: 0,
             max_message: limits.max_message_before_auth,
             read_buffer: limits.read_buffer,
@@ -120,14 +123,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                         self.flushed = true;
                         self.owed = 0;
                         return Poll::Ready(match flushed {
-                            Ok(()) => Happened::Flushed,
+                            Ok(()) => Happened::Sent { was_full: mem::take(&mut self.full) },
                             Err(error) => Happened::Input(self.failed(&error)),
                         });
                     }
                     Poll::Pending if self.written() > before => {
-                        return Poll::Ready(Happened::Sent);
+                        let was_full = mem::take(&mut self.full);
+                        return Poll::Ready(Happened::Sent { was_full });
                     }
-                    Poll::Pending => {}
+                    Poll::Pending => self.full = true,
                 }
             }
             // A peer that pings and does not read must not make us keep its pongs.
