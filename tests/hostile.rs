@@ -63,7 +63,7 @@ async fn hostile_peers_hurt_nobody_and_leave_nothing_behind() {
     command
         .env("MAX_UNAUTHENTICATED", "2000")
         .env("MAX_UNAUTHENTICATED_PER_IP", PER_ADDRESS.to_string())
-        .env("AUTH_TIMEOUT", "4")
+        .env("AUTH_TIMEOUT", "8")
         .env("LOG_LEVEL", "warning");
     let mut service = Service::start(command).await;
     let to = service.address;
