@@ -12,7 +12,7 @@
 //! | [`registry`] | who is connected: one live connection per client id |
 //! | [`transport`] | drives a session over a WebSocket; [`Connection`](transport::Connection) |
 //! | [`server`] | upgrade, limits, authentication, accept loop, drain |
-//! | [`client`] | URL, upgrade, authentication |
+//! | [`client`] | connecting, staying connected, replicating |
 //!
 //! A [`Connection`](transport::Connection) exists only once the handshake is over, and who is at
 //! its other end does not change.
