@@ -2,113 +2,35 @@
 #![cfg(feature = "cli")]
 
 mod raw;
+mod scripted;
 mod service;
 
-use std::{env, fs, net::SocketAddr, path::PathBuf, process::Stdio};
+use std::{fs, process::Stdio};
 
-use electric_satellite::{
-    auth::JwtAuthenticator,
-    server::Server,
-    session::{AuthenticatedClient, Cause, Close},
-    transport::{Connection, Event},
-    wire::{Message, proto::*},
-};
+use electric_satellite::{session::Close, transport::Event, wire::proto::*};
 use sat_error_resp::ErrorCode;
-use sat_in_start_replication_resp::{ReplicationError, replication_error::Code};
+use sat_in_start_replication_resp::replication_error::Code;
 use sat_trans_op::Op;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines},
     net::TcpListener,
     process::{Child, ChildStdout, Command},
-    sync::mpsc,
-    task::JoinHandle,
 };
 
 use raw::{bad_token, good_token, guarded, unsigned_token};
+use scripted::{Kept, Peer, Scripted, insert, items, log, row};
 use service::{Said, Service, run, satellite, secure};
 
-/// A service whose connections the test holds.
-struct Scripted {
-    address: SocketAddr,
-    connections: mpsc::UnboundedReceiver<Connection<AuthenticatedClient>>,
-    task: JoinHandle<()>,
+/// `satellite connect --follow` to this service.
+fn connect(url: &str, arguments: &[&str]) -> Command {
+    let mut command = satellite(&["connect", url, "--follow"]);
+    command.args(arguments).env("SATELLITE_TOKEN", unsigned_token().expose());
+    command
 }
 
-impl Scripted {
-    async fn start() -> Scripted {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("an address");
-        let (accepted, connections) = mpsc::unbounded_channel();
-        let server = Server::new(JwtAuthenticator::insecure(None));
-        let task = tokio::spawn(async move {
-            let hand_out = move |connection| {
-                let _ = accepted.send(connection);
-                async {}
-            };
-            server.serve(listener, hand_out).await;
-        });
-        Scripted { address, connections, task }
-    }
-
-    /// The next client that is let in.
-    async fn next(&mut self) -> Peer {
-        let connection = guarded("a client", self.connections.recv()).await;
-        Peer(connection.expect("the service runs"))
-    }
-
-    fn connect(&self, arguments: &[&str]) -> Command {
-        let mut command = satellite(&["connect", &format!("ws://{}", self.address), "--follow"]);
-        command.args(arguments).env("SATELLITE_TOKEN", unsigned_token().expose());
-        command
-    }
-}
-
-impl Drop for Scripted {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-/// The service's end of one connection.
-struct Peer(Connection<AuthenticatedClient>);
-
-impl Peer {
-    async fn hears(&mut self) -> Event<AuthenticatedClient> {
-        guarded("the client", self.0.recv()).await.expect("it is connected")
-    }
-
-    /// Answers the client's `startReplication`, which it returns.
-    async fn starts(&mut self, err: Option<Code>) -> SatInStartReplicationReq {
-        let Event::StartReplication(request, responder) = self.hears().await else {
-            panic!("no start")
-        };
-        let err = err.map(|code| ReplicationError { code: code.into(), message: "so".into() });
-        responder.reply(SatInStartReplicationResp { err, unacked_window_size: Some(30) });
-        request
-    }
-
-    /// Grants the client's `subscribe`, which it returns.
-    async fn subscribes(&mut self) -> SatSubsReq {
-        let Event::Subscribe(request, responder) = self.hears().await else { panic!("none") };
-        let subscription_id = request.subscription_id.clone();
-        responder.reply(SatSubsResp { subscription_id, err: None });
-        request
-    }
-
-    async fn acknowledges(&mut self) -> SatOpLogAck {
-        let Event::Message(Message::OpLogAck(ack)) = self.hears().await else { panic!("no ack") };
-        ack
-    }
-
-    async fn says(&self, message: impl Into<Message>) {
-        self.0.send(message).await.expect("it can be sent");
-    }
-
-    /// How the client ended the connection.
-    async fn left(self) -> Cause {
-        guarded("the end", self.0.closed()).await.cause.clone()
-    }
+fn follow(service: &Scripted, arguments: &[&str]) -> Following {
+    Following::start(connect(&service.url(), arguments))
 }
 
 /// `satellite connect --follow`, as it runs.
@@ -169,10 +91,6 @@ impl Following {
     }
 }
 
-fn log(ops: impl IntoIterator<Item = Op>) -> SatOpLog {
-    SatOpLog { ops: ops.into_iter().map(|op| SatTransOp { op: Some(op) }).collect() }
-}
-
 fn begin(transaction_id: u64, lsn: &'static str) -> Op {
     Op::Begin(SatOpBegin {
         lsn: lsn.into(),
@@ -184,31 +102,6 @@ fn begin(transaction_id: u64, lsn: &'static str) -> Op {
 
 fn commit(lsn: &'static str) -> Op {
     Op::Commit(SatOpCommit { lsn: lsn.into(), ..Default::default() })
-}
-
-fn row(values: [Option<&'static [u8]>; 2]) -> Option<SatOpRow> {
-    Some(values.into_iter().collect())
-}
-
-fn insert(values: [Option<&'static [u8]>; 2]) -> Op {
-    Op::Insert(SatOpInsert { relation_id: 7, row_data: row(values), tags: vec![] })
-}
-
-/// The table `items`, with an `id` and a `title`.
-fn items() -> SatRelation {
-    let column = |name: &str, primary_key| SatRelationColumn {
-        name: name.into(),
-        r#type: "text".into(),
-        primary_key,
-        is_nullable: !primary_key,
-    };
-    SatRelation {
-        schema_name: "public".into(),
-        table_name: "items".into(),
-        relation_id: 7,
-        columns: vec![column("id", true), column("title", false)],
-        ..Default::default()
-    }
 }
 
 /// Says everything that can arrive but an error, and hears what is acknowledged. Returns the id of
@@ -224,22 +117,15 @@ async fn say_everything(peer: &mut Peer) -> String {
     };
     peer.says(log([begin(1, "10"), Op::Migrate(migrate), commit("10")])).await;
     assert_eq!(peer.acknowledges().await.transaction_id, 1);
-    peer.says(SatSubsDataBegin { subscription_id: subscription_id.clone(), lsn: "11".into() })
-        .await;
-    peer.says(SatShapeDataBegin { request_id: "0".into(), uuid: String::new() }).await;
-    peer.says(log([
+    let rows = [
         insert([Some(b"a"), Some(b"a \"secret\"\x1b[2J")]),
         insert([Some(b"b"), None]),
         insert([Some(b"c"), Some(b"\xff\x00")]),
-    ]))
-    .await;
-    peer.says(SatShapeDataEnd {}).await;
-    peer.says(SatSubsDataEnd {}).await;
+    ];
+    peer.delivers(&subscription_id, "11", rows).await;
     let ack = peer.acknowledges().await;
-    assert_eq!(
-        (ack.transaction_id, &ack.subscription_ids[..]),
-        (0, &[subscription_id.clone()][..])
-    );
+    assert_eq!(ack.transaction_id, 0);
+    assert_eq!(ack.subscription_ids, [subscription_id.as_str()]);
     peer.says(changes()).await;
     assert_eq!(peer.acknowledges().await.transaction_id, 2);
     peer.says(log([
@@ -284,7 +170,7 @@ fn changes() -> SatOpLog {
 #[tokio::test]
 async fn people_are_told_what_arrives() {
     let mut service = Scripted::start().await;
-    let mut following = Following::start(service.connect(&["--subscribe", "items"]));
+    let mut following = follow(&service, &["--subscribe", "items"]);
     let mut peer = service.next().await;
     let id = say_everything(&mut peer).await;
     for step in ["connected ", "upgraded ", "authenticated ", "replicating "] {
@@ -328,7 +214,7 @@ subscription_error subscription="ID" message="too large"
 async fn machines_are_told_what_arrives() {
     let mut service = Scripted::start().await;
     let arguments = ["--json", "--client-id", "me", "--subscribe", "items"];
-    let mut following = Following::start(service.connect(&arguments));
+    let mut following = follow(&service, &arguments);
     let mut peer = service.next().await;
     let id = say_everything(&mut peer).await;
     let connected = following.json().await;
@@ -378,13 +264,16 @@ async fn machines_are_told_what_arrives() {
 #[tokio::test]
 async fn each_condition_belongs_to_the_table_before_it() {
     let mut service = Scripted::start().await;
-    let mut following = Following::start(service.connect(&[
-        "--subscribe=a",
-        "--where=this.x = 1",
-        "--subscribe=b",
-        "--subscribe=c",
-        "--where=this.y = 2",
-    ]));
+    let mut following = follow(
+        &service,
+        &[
+            "--subscribe=a",
+            "--where=this.x = 1",
+            "--subscribe=b",
+            "--subscribe=c",
+            "--where=this.y = 2",
+        ],
+    );
     let mut peer = service.next().await;
     peer.starts(None).await;
     let mut asked = vec![];
@@ -403,7 +292,7 @@ async fn each_condition_belongs_to_the_table_before_it() {
 #[tokio::test]
 async fn an_answer_may_stand_behind_a_long_stream() {
     let mut service = Scripted::start().await;
-    let mut following = Following::start(service.connect(&["--subscribe", "items"]));
+    let mut following = follow(&service, &["--subscribe", "items"]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     let Event::Subscribe(SatSubsReq { subscription_id, .. }, responder) = peer.hears().await else {
@@ -421,7 +310,7 @@ async fn an_answer_may_stand_behind_a_long_stream() {
 #[tokio::test]
 async fn the_services_stream_is_asked_for_nothing() {
     let mut service = Scripted::start().await;
-    let following = Following::start(service.connect(&[]));
+    let following = follow(&service, &[]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     let start = peer.0.call(SatInStartReplicationReq::default(), raw::PATIENCE).await;
@@ -436,10 +325,7 @@ async fn say_a_little(peer: &mut Peer, subscription_id: &str) {
     peer.says(items()).await;
     peer.says(log([begin(1, "10"), commit("10")])).await;
     assert_eq!(peer.acknowledges().await.lsn, "10");
-    peer.says(SatSubsDataBegin { subscription_id: subscription_id.into(), lsn: "11".into() }).await;
-    peer.says(SatShapeDataBegin { request_id: "0".into(), uuid: String::new() }).await;
-    peer.says(SatShapeDataEnd {}).await;
-    peer.says(SatSubsDataEnd {}).await;
+    peer.delivers(subscription_id, "11", []).await;
     assert_eq!(peer.acknowledges().await.subscription_ids, [subscription_id]);
 }
 
@@ -450,8 +336,7 @@ fn table(request: &SatSubsReq) -> &str {
 #[tokio::test]
 async fn a_connection_that_is_lost_is_followed_by_one_that_goes_on() {
     let mut service = Scripted::start().await;
-    let mut following =
-        Following::start(service.connect(&["--subscribe", "items", "--subscribe", "others"]));
+    let mut following = follow(&service, &["--subscribe", "items", "--subscribe", "others"]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     let lost = peer.subscribes().await.subscription_id;
@@ -485,7 +370,7 @@ async fn a_connection_that_is_lost_is_followed_by_one_that_goes_on() {
 #[tokio::test]
 async fn who_cannot_go_on_begins_anew() {
     let mut service = Scripted::start().await;
-    let following = Following::start(service.connect(&["--subscribe", "items"]));
+    let following = follow(&service, &["--subscribe", "items"]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     let id = peer.subscribes().await.subscription_id;
@@ -502,34 +387,12 @@ async fn who_cannot_go_on_begins_anew() {
     assert!(stderr.contains("BEHIND_WINDOW: \"so\"; beginning anew"), "{stderr}");
 }
 
-/// A file that is removed in the end.
-struct Kept(PathBuf);
-
-impl Kept {
-    fn new(name: &str) -> Kept {
-        let kept = Kept(env::temp_dir().join(format!("{name}-{}.json", std::process::id())));
-        let _ = fs::remove_file(&kept.0);
-        kept
-    }
-
-    fn path(&self) -> &str {
-        self.0.to_str().expect("a text")
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.0);
-    }
-}
-
 #[tokio::test]
 async fn a_file_keeps_how_far_it_came() {
     let mut service = Scripted::start().await;
     let kept = Kept::new("how-far-it-came");
     let from = ["--from", kept.path()];
-    let following =
-        Following::start(service.connect(&[&from[..], &["--subscribe=items"]].concat()));
+    let following = follow(&service, &[&from[..], &["--subscribe=items"]].concat());
     let mut peer = service.next().await;
     let client_id = peer.0.client_id().clone();
     peer.starts(None).await;
@@ -539,14 +402,12 @@ async fn a_file_keeps_how_far_it_came() {
 
     // The subscription is in the file, and one to the same rows is not another.
     for more in [&[][..], &["--subscribe=items"]] {
-        let following = Following::start(service.connect(&[&from[..], more].concat()));
+        let following = follow(&service, &[&from[..], more].concat());
         let mut peer = service.next().await;
         assert_eq!(*peer.0.client_id(), client_id);
         let start = peer.starts(None).await;
-        assert_eq!(
-            (start.lsn.as_ref(), &start.subscription_ids[..]),
-            (&b"11"[..], &[id.clone()][..])
-        );
+        assert_eq!(start.lsn, "11");
+        assert_eq!(start.subscription_ids, [id.as_str()]);
         peer.says(items()).await;
         peer.says(log([begin(2, "11"), commit("11")])).await;
         assert_eq!(peer.acknowledges().await.transaction_id, 2);
@@ -554,7 +415,7 @@ async fn a_file_keeps_how_far_it_came() {
     }
 
     // What was kept is not thrown away unasked.
-    let following = Following::start(service.connect(&from));
+    let following = follow(&service, &from);
     let mut peer = service.next().await;
     peer.starts(Some(Code::BehindWindow)).await;
     let Said { code, stderr, .. } = following.end().await;
@@ -569,7 +430,8 @@ async fn a_file_of_another_kind_is_left_alone() {
     let kept = Kept::new("of-another-kind");
     for contents in ["", "[]", "{}", "{\"client_id\": 1}"] {
         fs::write(&kept.0, contents).expect("it can be written");
-        let Said { code, stderr, .. } = run(service.connect(&["--from", kept.path()])).await;
+        let Said { code, stderr, .. } =
+            run(connect(&service.url(), &["--from", kept.path()])).await;
         assert_eq!(code, Some(1), "{contents}: {stderr}");
         assert!(stderr.contains(kept.path()), "{contents}: {stderr}");
         assert_eq!(fs::read_to_string(&kept.0).expect("it is there"), contents);
@@ -582,9 +444,7 @@ async fn a_service_that_is_away_is_waited_for() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         listener.local_addr().expect("an address")
     };
-    let mut command = satellite(&["connect", &format!("ws://{address}"), "--follow"]);
-    command.env("SATELLITE_TOKEN", unsigned_token().expose());
-    let mut following = Following::start(command);
+    let mut following = Following::start(connect(&format!("ws://{address}"), &[]));
     let mut errors = BufReader::new(following.child.stderr.take().expect("it is piped")).lines();
     for _ in 0..2 {
         let line = guarded("a line", errors.next_line()).await.expect("a text").expect("a line");
@@ -609,7 +469,7 @@ async fn it_fails_when_the_client_gives_up() {
     assert!(!stderr.contains(token.expose()), "{stderr}");
 
     let mut service = Scripted::start().await;
-    let following = Following::start(service.connect(&[]));
+    let following = follow(&service, &[]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     peer.0.fail(SatErrorResp::of(ErrorCode::InvalidRequest));
@@ -664,7 +524,7 @@ async fn a_command_that_cannot_be_run_is_the_end() {
 #[tokio::test]
 async fn a_reader_that_goes_away_is_no_failure() {
     let mut service = Scripted::start().await;
-    let mut following = Following::start(service.connect(&[]));
+    let mut following = follow(&service, &[]);
     let mut peer = service.next().await;
     peer.starts(None).await;
     following.line_of("replicating").await;
