@@ -2,8 +2,11 @@
 
 mod admin;
 mod connect;
+mod follow;
 mod serve;
+mod signals;
 mod token;
+mod token_source;
 
 use std::{collections::HashMap, fmt, io, process::ExitCode};
 
@@ -24,7 +27,8 @@ enum Command {
     Serve(Box<serve::Serve>),
     /// Print a token for a user, signed as the AUTH_* variables say.
     Token(token::MintToken),
-    /// Connect to a service, show every step, and start replication.
+    /// Connect to a service, show every step, and start replication; print what arrives.
+    #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
 }
 

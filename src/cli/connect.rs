@@ -8,9 +8,9 @@ use std::{
 
 use clap::{Args, value_parser};
 use electric_satellite::{
-    client::{ClientTls, ConnectError, Connector},
+    client::{ClientTls, ConnectError, Connector, TokenProvider, TokenReason},
     session::{Cause, ClientId, Close, End, Token, Violation},
-    transport::CallFailure,
+    transport::{CallFailure, Limits},
     wire::{
         ReplyError, Version,
         proto::{SatErrorResp, SatInStartReplicationReq, sat_error_resp::ErrorCode},
@@ -19,33 +19,38 @@ use electric_satellite::{
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::fail;
+use super::{
+    fail,
+    follow::{self, FollowArgs},
+    token_source::TokenArgs,
+};
 
 #[derive(Args)]
 pub(super) struct Connect {
     /// Where the service is, such as ws://localhost:5133.
-    url: String,
-    /// The token to present; - reads it from standard input.
-    #[arg(long, env = "SATELLITE_TOKEN", value_name = "TOKEN", hide_env_values = true)]
-    token: String,
+    pub(super) url: String,
+    #[command(flatten)]
+    pub(super) token: TokenArgs,
     /// The client id to present; a random one unless given.
     #[arg(long, value_name = "ID")]
-    client_id: Option<String>,
+    pub(super) client_id: Option<String>,
     /// The protocol version to offer, from 0.6 to 0.12.
     #[arg(long, value_name = "VERSION", default_value = "0.12")]
     protocol: String,
     /// The newest migration that this client has, if any.
     #[arg(long, value_name = "VERSION")]
-    schema_version: Option<String>,
+    pub(super) schema_version: Option<String>,
     /// Trust servers with a certificate by an authority in this file, in PEM, and no others.
     #[arg(long, env = "SATELLITE_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
     /// How long each step may take, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
     timeout: u32,
-    /// Print one JSON object instead of lines for people.
+    /// Print one JSON object instead of lines for people; with --follow, one for each line.
     #[arg(long)]
-    json: bool,
+    pub(super) json: bool,
+    #[command(flatten)]
+    pub(super) follow: FollowArgs,
 }
 
 /// A step that is done.
@@ -97,28 +102,61 @@ impl Connect {
             Ok(runtime) => runtime,
             Err(error) => return fail(format!("Cannot start: {error}")),
         };
+        if self.follow.follow {
+            let outcome = runtime.block_on(follow::run(&self));
+            // Standard output may be stuck.
+            runtime.shutdown_background();
+            return match outcome {
+                Ok(()) | Err(follow::End::Unread) => ExitCode::SUCCESS,
+                Err(follow::End::Failed(reason)) => fail(format!("{:<14} {reason}", "failed")),
+            };
+        }
         let mut report = Report { json: self.json, steps: vec![], started: Instant::now() };
         let outcome = runtime.block_on(self.steps(&mut report));
         report.finish(outcome)
     }
 
-    async fn steps(&self, report: &mut Report) -> Result<(), String> {
-        let version: Version = format!("electric.{}", self.protocol)
+    pub(super) fn version(&self) -> Result<Version, String> {
+        format!("electric.{}", self.protocol)
             .parse()
-            .map_err(|_| "--protocol takes a version such as 0.12".to_owned())?;
+            .map_err(|_| "--protocol takes a version such as 0.12".to_owned())
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout.into())
+    }
+
+    pub(super) fn limits(&self) -> Limits {
+        let timeout = self.timeout();
+        Limits { upgrade_timeout: timeout, auth_timeout: timeout, ..Limits::client() }
+    }
+
+    pub(super) fn tls(&self) -> Result<Option<ClientTls>, String> {
+        let trusting = |ca: &PathBuf| {
+            ClientTls::trusting(ca).map_err(|error| format!("{}: {error}", ca.display()))
+        };
+        self.ca.as_ref().map(trusting).transpose()
+    }
+
+    pub(super) fn connector(&self) -> Result<Connector, String> {
+        let connector = Connector::new(&self.url)
+            .map_err(|error| format!("{}: {error}", self.url))?
+            .with_version(self.version()?)
+            .with_limits(self.limits());
+        Ok(match self.tls()? {
+            Some(tls) => connector.with_tls(tls),
+            None => connector,
+        })
+    }
+
+    async fn steps(&self, report: &mut Report) -> Result<(), String> {
         let client_id = match &self.client_id {
             Some(id) => ClientId::new(id.as_str()).map_err(|error| error.to_string())?,
             None => ClientId::random(),
         };
-        let token = super::token_from(&self.token)?;
-        let mut client = Connector::new(&self.url)
-            .map_err(|error| format!("{}: {error}", self.url))?
-            .with_version(version)
-            .with_timeout(Duration::from_secs(self.timeout.into()));
-        if let Some(ca) = &self.ca {
-            let tls = ClientTls::trusting(ca);
-            client = client.with_tls(tls.map_err(|error| format!("{}: {error}", ca.display()))?);
-        }
+        let client = self.connector()?;
+        let token = self.token.source()?.token(TokenReason::Connect).await;
+        let token = token.map_err(|error| error.to_string())?;
 
         report.started = Instant::now();
         let stream = client.dial().await.map_err(|error| self.explain(&error))?;
@@ -166,18 +204,14 @@ impl Connect {
                 error.message
             ));
         }
-        let window = match started.unacked_window_size {
-            Some(window) => format!("{window} transactions may be unacknowledged"),
-            None => "no limit on unacknowledged transactions".to_owned(),
-        };
-        report.done("replicating", window);
+        report.done("replicating", window(started.unacked_window_size));
         connection.close(Close::NORMAL);
         connection.closed().await;
         Ok(())
     }
 
     /// What went wrong, and what to do about it.
-    fn explain(&self, error: &ConnectError) -> String {
+    pub(super) fn explain(&self, error: &ConnectError) -> String {
         match error {
             ConnectError::Unreachable(error) => {
                 format!("no service answers at {}: {error}. Is it running?", self.url)
@@ -202,6 +236,14 @@ impl Connect {
             ),
             error => error.to_string(),
         }
+    }
+}
+
+/// How many transactions the service sends ahead, in words.
+pub(super) fn window(size: Option<u32>) -> String {
+    match size {
+        Some(size) => format!("{size} transactions may be unacknowledged"),
+        None => "no limit on unacknowledged transactions".to_owned(),
     }
 }
 

@@ -24,7 +24,7 @@ use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use super::{Auth, admin, fail};
+use super::{Auth, admin, fail, signals::Signals};
 
 /// The WebSocket library's targets. At trace level it prints payloads, tokens included.
 const PAYLOAD_PRINTERS: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
@@ -478,44 +478,4 @@ async fn listen(
     TcpListener::bind(&*addresses)
         .await
         .map_err(|error| format!("Cannot listen on port {port} (HTTP_PORT): {error}"))
-}
-
-/// The signals that ask the process to stop. None is missed from the moment this is there.
-#[cfg(unix)]
-struct Signals {
-    terminate: tokio::signal::unix::Signal,
-    interrupt: tokio::signal::unix::Signal,
-}
-
-#[cfg(unix)]
-impl Signals {
-    fn new() -> Result<Signals, String> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let listen = |kind| signal(kind).map_err(|error| format!("Cannot take signals: {error}"));
-        Ok(Signals {
-            terminate: listen(SignalKind::terminate())?,
-            interrupt: listen(SignalKind::interrupt())?,
-        })
-    }
-
-    async fn next(&mut self) {
-        select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
-}
-
-#[cfg(not(unix))]
-struct Signals;
-
-#[cfg(not(unix))]
-impl Signals {
-    fn new() -> Result<Signals, String> {
-        Ok(Signals)
-    }
-
-    async fn next(&mut self) {
-        let _ = tokio::signal::ctrl_c().await;
-    }
 }

@@ -87,14 +87,15 @@ struct Passing {
     leaving: Option<(Vec<String>, Bytes)>,
     /// The subscriptions whose data has come after the last transaction.
     delivered: Vec<String>,
-    /// What the service was told last.
-    acknowledged: Option<SatOpLogAck>,
+    /// What the service knows: what it was told at the start, or by the last acknowledgement.
+    acknowledged: SatOpLogAck,
 }
 
 impl Resume {
     /// The same as the service is told it, from the beginning of a connection.
     fn request(&mut self) -> SatInStartReplicationReq {
         self.passing = Passing::default();
+        self.passing.acknowledged = self.all_stored();
         SatInStartReplicationReq {
             lsn: self.position.clone(),
             subscription_ids: self.subscriptions.clone(),
@@ -216,16 +217,15 @@ impl Resume {
         self.observed_gone_batch.clear();
     }
 
-    /// What is stored, as an acknowledgement puts it.
-    fn stand(&self) -> SatOpLogAck {
-        // The position is that of the transaction: what came after it is named.
-        let lsn = match self.passing.stored_at.is_empty() {
-            true => self.position.clone(),
-            false => self.passing.stored_at.clone(),
-        };
+    /// All that is stored, as an acknowledgement puts it.
+    fn all_stored(&self) -> SatOpLogAck {
         SatOpLogAck {
             ack_timestamp: 0,
-            lsn,
+            // The last transaction's: what came after it is named.
+            lsn: match self.passing.stored_at.is_empty() {
+                true => self.position.clone(),
+                false => self.passing.stored_at.clone(),
+            },
             transaction_id: self.passing.stored,
             subscription_ids: self.passing.delivered.clone(),
             additional_data_source_ids: self.observed_transaction_data.clone(),
@@ -233,27 +233,25 @@ impl Resume {
         }
     }
 
-    /// The acknowledgement of what is stored, if there is something that was not acknowledged on
-    /// this connection.
+    /// The acknowledgement of what is stored, if there is something that the service was not told
+    /// on this connection.
     fn acknowledgement(&self, version: Version, now: UnixTime) -> Option<SatOpLogAck> {
-        let stand = self.stand();
-        let again = match &self.passing.acknowledged {
-            Some(last) if *last == stand => return None,
-            Some(last) => last.transaction_id == stand.transaction_id,
-            None => stand.transaction_id == 0,
-        };
+        let all = self.all_stored();
+        let told = &self.passing.acknowledged;
         // A transaction is acknowledged once; what came after it, by no transaction.
-        if again && (version < Version::V0_12 || stand.lsn.is_empty()) {
+        let again = told.transaction_id == all.transaction_id;
+        let is_possible = !all.lsn.is_empty() && (!again || version >= Version::V0_12);
+        if *told == all || !is_possible {
             return None;
         }
-        let transaction_id = if again { 0 } else { stand.transaction_id };
+        let transaction_id = if again { 0 } else { all.transaction_id };
         let ack_timestamp = u64::try_from(now.as_secs()).unwrap_or_default() * 1000;
-        Some(SatOpLogAck { ack_timestamp, transaction_id, ..stand })
+        Some(SatOpLogAck { ack_timestamp, transaction_id, ..all })
     }
 
     /// The service has been told.
     fn acknowledged(&mut self) {
-        self.passing.acknowledged = Some(self.stand());
+        self.passing.acknowledged = self.all_stored();
     }
 }
 
@@ -427,6 +425,10 @@ impl Sender<AuthenticatedServer> {
 
     /// Asks the service for rows. They arrive in the stream, after the answer; also if this is
     /// dropped before it is done.
+    ///
+    /// The stream must be read meanwhile, here as with every call: the answer comes behind what
+    /// was sent before it, and a connection with much unread
+    /// ([`max_unread_messages`](crate::transport::Limits::max_unread_messages)) reads no further.
     ///
     /// # Errors
     ///
@@ -647,9 +649,9 @@ mod tests {
         assert_eq!(ack.subscription_ids, ["a"]);
         resume.acknowledged();
         assert_eq!(resume.acknowledgement(Version::V0_12, NOW), None);
-        // On another connection, no transaction has come.
+        // At the start of the next connection, the service is told all of it.
         resume.request();
-        assert_eq!(resume.acknowledgement(Version::V0_10, NOW), None);
+        assert_eq!(resume.acknowledgement(Version::V0_12, NOW), None);
     }
 
     #[test]
@@ -678,8 +680,8 @@ mod tests {
         let mut resume = resume([transaction(5, "9")].into_iter().chain(data("a", "10")));
         let json = serde_json::to_string(&resume).unwrap();
         assert!(json.contains(r#""position":"MTA=""#), "{json}");
-        let kept: Resume = serde_json::from_str(&json).unwrap();
-        resume.request();
+        let mut kept: Resume = serde_json::from_str(&json).unwrap();
+        assert_eq!(kept.request(), resume.request());
         assert_eq!(kept, resume);
         assert_eq!(serde_json::from_str::<Resume>("{}").unwrap(), Resume::default());
     }

@@ -99,6 +99,12 @@ async fn a_client_reads_every_frame_of_the_recorded_servers_and_acts_as_the_tabl
             otherwise.extend(life.otherwise);
         }
     }
+    for (case, why) in LEFT_OUT {
+        println!("{case}: left out: {why}");
+    }
+    for (case, why) in CAME_BACK_OTHERWISE {
+        println!("{case}: came back otherwise: {why}");
+    }
     super::report(wrong);
     fn listed<T>(table: &[(&str, T)]) -> BTreeSet<String> {
         table.iter().map(|(name, _)| (*name).to_owned()).collect()

@@ -25,7 +25,7 @@ pub(crate) const SECRET: &str = "a secret that is known to tests only";
 
 /// How long anything may take. Nothing waits for it to pass: it is only so that a service that
 /// falls silent fails a test instead of hanging it.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails when it takes too long.
 pub(crate) async fn guarded<F: Future>(what: &str, future: F) -> F::Output {
