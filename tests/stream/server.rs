@@ -6,7 +6,6 @@ use electric_satellite::{
     wire::{Message, RowError, Version, proto::*},
 };
 use sat_error_resp::ErrorCode;
-use sat_in_start_replication_resp::ReplicationError;
 use sat_trans_op::Op;
 
 use crate::{common::*, *};
@@ -25,13 +24,6 @@ fn a_stream_comes_after_the_answer_to_start_replication() {
         unasked(&mut ready(Version::V0_12), &message);
         let mut client = ready(Version::V0_12);
         client.calls(start());
-        unasked(&mut client, &message);
-        // A refusal is no start.
-        let mut client = ready(Version::V0_12);
-        let call = client.calls(start());
-        let err = Some(ReplicationError { code: 1, message: "too old".into() });
-        let answer = SatInStartReplicationResp { err, unacked_window_size: None };
-        client.hears(reply(call.request_id, answer));
         unasked(&mut client, &message);
     }
     started_with(Version::V0_12, start(), None).takes([table(1, 1)]);
