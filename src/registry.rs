@@ -14,7 +14,7 @@ use std::{
 };
 
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, SetOnce},
     time::{Instant, timeout_at},
 };
 
@@ -171,8 +171,8 @@ struct Place {
     generation: u64,
     user_id: String,
     occupant: Occupant,
-    /// Closes when whoever has it leaves.
-    leaves: watch::Receiver<()>,
+    /// Set when whoever has it leaves.
+    left: Arc<SetOnce<()>>,
 }
 
 /// Whoever has a place, as a newcomer sees it.
@@ -180,7 +180,7 @@ struct Incumbent {
     generation: u64,
     same_user: bool,
     occupant: Occupant,
-    leaves: watch::Receiver<()>,
+    left: Arc<SetOnce<()>>,
 }
 
 /// Longer than any newcomer waits, and short enough for every clock: 10 years.
@@ -193,8 +193,8 @@ pub struct Registration {
     client_id: ClientId,
     generation: u64,
     table: Arc<Mutex<Table>>,
-    /// Told after the place is free, by being dropped.
-    _leaves: watch::Sender<()>,
+    /// Those who wait are told in the order in which they came.
+    left: Arc<SetOnce<()>>,
 }
 
 impl Default for InProcessRegistry {
@@ -237,7 +237,7 @@ impl InProcessRegistry {
                 generation: place.generation,
                 same_user: place.user_id == *user_id,
                 occupant: place.occupant.clone(),
-                leaves: place.leaves.clone(),
+                left: Arc::clone(&place.left),
             }),
             None => Ok(self.occupy(&mut table, client, occupant)),
         }
@@ -264,16 +264,16 @@ impl InProcessRegistry {
     ) -> Registration {
         table.generations += 1;
         let generation = table.generations;
-        let (_leaves, leaves) = watch::channel(());
+        let left = Arc::default();
         let place = Place {
             generation,
             user_id: client.verified.identity().user_id.clone(),
             occupant: occupant.clone(),
-            leaves,
+            left: Arc::clone(&left),
         };
         let client_id = client.client_id.clone();
         table.places.insert(client_id.clone(), place);
-        Registration { client_id, generation, table: Arc::clone(&self.table), _leaves }
+        Registration { client_id, generation, table: Arc::clone(&self.table), left }
     }
 }
 
@@ -288,7 +288,7 @@ impl Registry for InProcessRegistry {
         loop {
             // Whoever has the place has the whole wait to answer, even if it has just taken it.
             let deadline = Instant::now() + self.wait;
-            let mut incumbent = match self.claim(client, &occupant) {
+            let incumbent = match self.claim(client, &occupant) {
                 Ok(registration) => return Ok(registration),
                 Err(_) if self.policy == DuplicatePolicy::Refuse => {
                     return Err(RegistryError::Occupied);
@@ -300,12 +300,11 @@ impl Registry for InProcessRegistry {
                 let taken = self.replace(incumbent.generation, client, &occupant);
                 let Some(registration) = taken else { continue };
                 incumbent.occupant.evict(Eviction::Replaced);
-                let _ = timeout_at(deadline, incumbent.leaves.changed()).await;
+                let _ = timeout_at(deadline, incumbent.left.wait()).await;
                 return Ok(registration);
             }
             let challenge = incumbent.occupant.challenge();
-            // An error is what it waits for: there is no sender any more.
-            if timeout_at(deadline, incumbent.leaves.changed()).await.is_ok() {
+            if timeout_at(deadline, incumbent.left.wait()).await.is_ok() {
                 continue;
             }
             if !incumbent.same_user || incumbent.occupant.has_answered(challenge) {
@@ -329,6 +328,8 @@ impl Drop for Registration {
         if is_mine {
             table.places.remove(&self.client_id);
         }
+        drop(table);
+        let _ = self.left.set(());
     }
 }
 
@@ -391,6 +392,23 @@ mod tests {
         // Whoever has left may have been another user.
         let (_second, _) = register(&registry, "v").await.unwrap();
         assert_eq!(before.elapsed(), Duration::from_millis(300));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_those_who_wait_the_first_is_next() {
+        for _ in 0..20 {
+            let registry = InProcessRegistry::default();
+            let (first, _) = register(&registry, "u").await.unwrap();
+            let mut waiting = vec![];
+            for user in ["v", "w", "x"] {
+                let registry = registry.clone();
+                waiting.push(tokio::spawn(async move { register(&registry, user).await }));
+                tokio::task::yield_now().await;
+            }
+            drop(first);
+            let next = waiting.remove(0).await.unwrap();
+            assert!(next.is_ok());
+        }
     }
 
     #[tokio::test(start_paused = true)]
