@@ -392,6 +392,23 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn of_those_who_wait_the_first_is_next() {
+        for _ in 0..20 {
+            let registry = InProcessRegistry::default();
+            let (first, _) = register(&registry, "u").await.unwrap();
+            let mut waiting = vec![];
+            for user in ["v", "w", "x"] {
+                let registry = registry.clone();
+                waiting.push(tokio::spawn(async move { register(&registry, user).await }));
+                tokio::task::yield_now().await;
+            }
+            drop(first);
+            let next = waiting.remove(0).await.unwrap();
+            assert!(next.is_ok());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_silent_incumbent_is_evicted_after_the_wait() {
         let registry = InProcessRegistry::default();
         let (first, occupant) = register(&registry, "u").await.unwrap();

@@ -434,12 +434,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 Ok(Step::Authenticate(request)) => {
                     let admission = survive(self.admit(&request, &occupant), auth_panicked);
                     let verdict = select! {
-                        verdict = timeout_at(deadline, admission) => verdict,
+                        biased;
                         // The session is told so next.
                         _ = self.stops() => {
                             drop(request);
                             continue;
                         }
+                        verdict = timeout_at(deadline, admission) => verdict,
                     };
                     match verdict {
                         Ok(Some(Ok(admitted))) => {

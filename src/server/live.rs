@@ -33,8 +33,8 @@ use super::MAX_TIMER;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Drain {
-    /// Over how long the connections are told to go, so that they do not all come back at once.
-    /// 2 s.
+    /// Over how long the connections are told to go, the oldest first, so that they do not all
+    /// come back at once. 2 s.
     pub spread: Duration,
     /// How long handlers may take to answer the calls that have arrived, from the beginning on.
     /// What is unanswered then is closed all the same. 10 s.
@@ -123,8 +123,12 @@ impl LiveConnections {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Those who have been there for longest come first.
     fn all(&self) -> Vec<Handle<AuthenticatedClient>> {
-        self.lock().values().cloned().collect()
+        let mut all: Vec<_> =
+            self.lock().iter().map(|(key, connection)| (*key, connection.clone())).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        all.into_iter().map(|(_, connection)| connection).collect()
     }
 
     /// Closes the connections whose identity is revoked, now and whenever more is, for ever.
