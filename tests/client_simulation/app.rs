@@ -302,9 +302,10 @@ impl Drop for Unanswered {
 
 impl App {
     async fn run(self) {
+        let mut resume = None;
         loop {
             match self.client.connection().await {
-                Ok(connection) => self.uses(connection).await,
+                Ok(connection) => resume = self.uses(connection, resume).await,
                 Err(Stopped::Gone) => return self.world.broken("the task of the client is gone"),
                 // The user will tell it to connect.
                 Err(_) => sleep(self.world.duration(1_000)).await,
@@ -312,13 +313,19 @@ impl App {
         }
     }
 
-    async fn uses(&self, mut connection: Connection<AuthenticatedServer>) {
+    /// Goes on from what is in memory, or from what is on the disk, and returns it.
+    async fn uses(
+        &self,
+        mut connection: Connection<AuthenticatedServer>,
+        in_memory: Option<Resume>,
+    ) -> Option<Resume> {
         let world = &self.world;
         self.is_told(&connection).await;
         let nth = self.model.connections();
         let disk = world.disk.lock().unwrap().clone();
-        let resume = disk.resume.as_deref().map(serde_json::from_str::<Resume>);
-        let mut resume = resume.map_or(Resume::default(), |resume| resume.expect("it was written"));
+        let on_disk = disk.resume.as_deref().map(|text| serde_json::from_str(text).expect("JSON"));
+        let in_memory = in_memory.filter(|_| world.chance(0.7));
+        let mut resume = in_memory.or(on_disk).unwrap_or_default();
         let position = disk.confirmed.map_or(String::new(), |confirmed| confirmed.to_string());
         world.check(resume.position == position, || {
             format!("it resumes from {:?}, and {position:?} is confirmed", resume.position)
@@ -330,11 +337,11 @@ impl App {
             world.note(format_args!("it is not started: {error}"));
             if error.advice() == Advice::ResetState {
                 *world.disk.lock().unwrap() = Disk::default();
+                return None;
             }
-            // Whoever keeps it does not get another.
-            return;
+            return Some(resume);
         }
-        let mut stream = Stream { next: disk.confirmed.map(|it| it + 1), began: None, resume };
+        let mut stream = Stream { next: disk.confirmed.map(|it| it + 1), began: None };
         let mut unconfirmed = vec![];
         while let Some(event) = connection.recv().await {
             let Event::Message(message) = event else { continue };
@@ -342,14 +349,16 @@ impl App {
                 stream.takes(world, log);
             }
             unconfirmed.push(message);
-            self.lives_on(&connection, &mut stream.resume, &mut unconfirmed).await;
+            self.lives_on(&connection, &mut resume, &mut unconfirmed).await;
             if world.chance(0.01) {
                 world.note("the application closes its connection");
                 // Dropping it is not enough as long as calls wait.
-                return connection.close(Close::NORMAL);
+                connection.close(Close::NORMAL);
+                return Some(resume);
             }
         }
         self.is_told_of_the_end(nth).await;
+        Some(resume)
     }
 
     /// What an application does between two messages.
@@ -450,7 +459,6 @@ struct Stream {
     next: Option<u64>,
     /// The one that has begun.
     began: Option<u64>,
-    resume: Resume,
 }
 
 impl Stream {

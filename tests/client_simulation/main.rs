@@ -112,7 +112,7 @@ async fn schedule(world: &Arc<World>) {
     let mut instance = Instance::start(world);
     instance.connect();
     let mut others = vec![];
-    let steps = world.between(8, 32);
+    let steps = world.between(5, 25);
     for _ in 0..steps {
         sleep(world.duration(4000)).await;
         instance = trouble(world, instance, &mut others).await;

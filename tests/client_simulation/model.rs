@@ -39,7 +39,7 @@ struct State {
     is_fresh: bool,
     /// What the provider was asked last for the sake of an attempt.
     asked: Option<TokenReason>,
-    /// What was told of the last failure.
+    /// The failure that it has told since.
     failure: Option<Arc<Failure>>,
     /// When the next attempt may be made, if the client waits.
     next_attempt: Option<Instant>,
@@ -126,7 +126,9 @@ impl Model {
             Reconnect | Rejected => {
                 check(!state.is_fresh, "after the beginning");
                 // A failure after which it did not wait may not have been seen.
-                if let Some(failure) = state.failure.as_deref().filter(|_| !state.hasty) {
+                let failure = state.failure.take();
+                check(failure.is_some() || state.hasty, "after a failure that was told");
+                if let Some(failure) = failure.as_deref().filter(|_| !state.hasty) {
                     let is_missing =
                         matches!(failure, Failure::Token(_) | Failure::TokenTimeout(_));
                     let expected = match failure.advice() {
