@@ -32,11 +32,12 @@ interop:
 cross:
     tests/cross/run
 
-# Instruction counts, sizes and what connections cost; see benches/README.md.
+# Instruction counts, sizes, what connections and streams cost; see benches/README.md.
 bench:
     cargo bench --bench instructions
     cargo bench --bench sizes
     cargo bench --bench connections
+    cargo bench --bench stream
 
 # Licences, sources, duplicates (needs cargo-deny).
 deny:
