@@ -66,6 +66,7 @@ impl Service {
         H: Fn(OfServer) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        log::listen();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let registry = InProcessRegistry::default();

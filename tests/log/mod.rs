@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Once},
 };
 
 use tracing::subscriber::DefaultGuard;
@@ -14,6 +14,7 @@ pub(crate) struct Log(Arc<Mutex<Vec<u8>>>);
 
 impl Log {
     pub(crate) fn capture() -> (Log, DefaultGuard) {
+        listen();
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -37,6 +38,16 @@ impl Log {
     pub(crate) fn lines_with(&self, text: &str) -> Vec<String> {
         self.text().lines().filter(|line| line.contains(text)).map(str::to_owned).collect()
     }
+}
+
+/// Somebody listens in every thread from now on, if only to throw it away. Whether anybody does is
+/// remembered for each place in the code when it is first come by; tests beside one that captures
+/// must not be the ones to find that nobody does.
+pub(crate) fn listen() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let _ = tracing::subscriber::set_global_default(tracing_subscriber::registry());
+    });
 }
 
 impl io::Write for Log {
