@@ -14,7 +14,7 @@ use std::{collections::HashMap, env, error::Error, fs, time::Duration};
 
 use electric_satellite::{
     auth::Minter,
-    client::{Advice, Client, Connectivity, Resume, Subscription},
+    client::{Advice, Client, Resume, Subscription},
     session::{AuthenticatedServer, ClientId, Token},
     transport::{Connection, Event},
     wire::{Message, proto::*},
@@ -47,8 +47,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ = tokio::signal::ctrl_c() => {}
     }
     client.disconnect();
-    let is_offline = |now: &Connectivity| matches!(now, Connectivity::Disconnected { .. });
-    client.connectivity().wait_for(is_offline).await?;
+    client.closed().await;
     Ok(())
 }
 

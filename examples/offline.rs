@@ -62,8 +62,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     }
     client.disconnect();
-    let is_offline = |now: &Connectivity| matches!(now, Connectivity::Disconnected { .. });
-    client.connectivity().wait_for(is_offline).await?;
+    client.closed().await;
     Ok(())
 }
 

@@ -15,7 +15,7 @@
 use std::{env, error::Error, time::Duration};
 
 use electric_satellite::{
-    client::{Client, Connectivity, Resume, TokenError, TokenReason},
+    client::{Client, Resume, TokenError, TokenReason},
     session::Token,
 };
 use reqwest::{StatusCode, header::COOKIE};
@@ -38,8 +38,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         _ = tokio::signal::ctrl_c() => {}
     }
     client.disconnect();
-    let is_offline = |now: &Connectivity| matches!(now, Connectivity::Disconnected { .. });
-    client.connectivity().wait_for(is_offline).await?;
+    client.closed().await;
     Ok(())
 }
 

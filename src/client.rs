@@ -96,6 +96,8 @@ struct Shared {
     ready: Mutex<Option<Connection<AuthenticatedServer>>>,
     /// For the application: there is one, or there will not be one.
     news: Notify,
+    /// Whether there is a connection whose last words are not through.
+    open: watch::Sender<bool>,
 }
 
 #[derive(Clone, Debug)]
@@ -227,10 +229,18 @@ impl Client {
     /// Goes offline: the connection is closed normally, an attempt is broken off, and the token
     /// provider's future is dropped. Does nothing if it is offline.
     ///
-    /// What waits for an answer on the connection fails at once.
-    /// [`Connection::closed`] tells when the close is through.
+    /// What waits for an answer on the connection fails at once. [`Client::closed`] waits until
+    /// the close is through.
     pub fn disconnect(&self) {
         self.shared.settle(Wanted::Offline);
+    }
+
+    /// Waits until there is no connection: until the last words of the last one are through, or
+    /// given up ([`close_timeout`](Limits::close_timeout)). A program that ends after
+    /// [`Client::disconnect`] without waiting cuts them off. Cancel-safe.
+    pub async fn closed(&self) {
+        // The sender is here, so it is not closed.
+        let _ = self.shared.open.subscribe().wait_for(|open| !open).await;
     }
 
     /// The moment is good: the network has come back, or the application has been resumed. A
@@ -400,6 +410,7 @@ impl ClientBuilder {
             retry: Notify::new(),
             ready: Mutex::new(None),
             news: Notify::new(),
+            open: watch::Sender::new(false),
         });
         let offline = Connectivity::Disconnected { reason: None, next_attempt: None };
         let (publish, connectivity) = watch::channel(offline);

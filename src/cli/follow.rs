@@ -122,8 +122,7 @@ pub(super) async fn run(connect: &Connect) -> Result<(), End> {
     };
     // Normally, and until the last words are through.
     client.disconnect();
-    let is_offline = |now: &Connectivity| matches!(now, Connectivity::Disconnected { .. });
-    let _ = client.connectivity().wait_for(is_offline).await;
+    client.closed().await;
     outcome
 }
 

@@ -192,6 +192,7 @@ impl Supervisor {
         let connection =
             self.connector.connect(&self.client_id, token).await.map_err(Failure::Connect)?;
         self.live = Some(connection.handle());
+        self.shared.open.send_replace(true);
         let found = connection.server_id();
         match &self.server_id {
             Some(expected) if expected != found => {
@@ -244,6 +245,7 @@ impl Supervisor {
             self.shared.put(None);
             handle.closed().await;
             self.live = None;
+            self.shared.open.send_replace(false);
         }
     }
 
@@ -338,6 +340,7 @@ impl Drop for Supervisor {
         if let Some(handle) = self.live.take() {
             handle.end(None, Close::NORMAL, Cause::Local);
         }
+        self.shared.open.send_replace(false);
         self.shared.settle(Wanted::Nothing);
         self.publish(Connectivity::Disconnected { reason: None, next_attempt: None });
     }

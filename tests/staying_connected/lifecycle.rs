@@ -6,7 +6,7 @@ use std::{pin::pin, sync::Arc, time::Duration};
 use electric_satellite::{
     client::{Backoff, Client, Connectivity, Stopped, TokenReason},
     session::{Cause, Close, SendError},
-    transport::CallFailure,
+    transport::{CallFailure, Limits},
     wire::proto::SatSubsReq,
 };
 use futures_util::FutureExt;
@@ -116,6 +116,31 @@ async fn disconnecting_dropping_and_replacing_close_normally() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn closed_waits_until_the_last_words_are_through_or_given_up() {
+    let world = World::new(&["good user"]);
+    let client = world.builder().build();
+    client.closed().await;
+    client.connect();
+    connected(&client).await;
+    client.disconnect();
+    client.closed().await;
+    assert_eq!(world.open(), 0);
+
+    // A service that does not go: its time to take them is all that is waited for.
+    world.scene(|stream| async {
+        let raw = lets_in(stream).await;
+        sleep(HOUR).await;
+        drop(raw);
+    });
+    client.connect();
+    connected(&client).await;
+    let before = Instant::now();
+    client.disconnect();
+    client.closed().await;
+    assert_eq!(before.elapsed(), Limits::client().close_timeout);
 }
 
 #[tokio::test(start_paused = true)]
