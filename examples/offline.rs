@@ -13,6 +13,7 @@
 use std::{
     env,
     error::Error,
+    pin::pin,
     sync::{Arc, Mutex, MutexGuard},
     time::Duration,
 };
@@ -46,10 +47,12 @@ async fn main() -> Result<(), Box<dyn Error>> {
     tokio::spawn(replicate(Arc::clone(&client), Arc::clone(&store)));
 
     let mut lines = lines();
+    // One for all lines: it also counts while a line is dealt with.
+    let mut interrupt = pin!(tokio::signal::ctrl_c());
     loop {
         let line = tokio::select! {
             line = lines.recv() => line.unwrap_or_else(|| "quit".into()),
-            _ = tokio::signal::ctrl_c() => "quit".into(),
+            _ = &mut interrupt => "quit".into(),
         };
         match line.trim().split_once(' ').unwrap_or((line.trim(), "")) {
             ("add", title) => store.add(title)?,
