@@ -101,15 +101,15 @@ where
             }
         };
         if let Happened::Input(input) = happened {
-            hand_in(session, input);
+            hand_in(session, Instant::now().into_std(), input);
         }
     }
 }
 
 /// Hands an input in. One that the session does not want any more, because it has ended while the
 /// socket was read, is dropped.
-fn hand_in<X: Session + ?Sized>(session: &mut X, input: Input) {
-    let _ = session.handle_input(Instant::now().into_std(), input);
+fn hand_in<X: Session + ?Sized>(session: &mut X, now: std::time::Instant, input: Input) {
+    let _ = session.handle_input(now, input);
 }
 
 async fn until(deadline: Option<std::time::Instant>) {
@@ -457,10 +457,10 @@ impl<P> Shared<P> {
         let mut end = self.take_in(live, socket, watch, now, happened);
         if end.is_none() {
             if let Some(eviction) = self.occupant.evicted() {
-                evict(&mut *live.session, eviction);
+                evict(&mut *live.session, now, eviction);
             }
             // Not only when nothing else happens: a peer that never pauses has deadlines too.
-            let _ = live.session.handle_input(now, Input::Timeout);
+            hand_in(&mut *live.session, now, Input::Timeout);
             end = self.carry_out(live, 0, |frame| socket.feed(frame));
         }
         let attention = self.attention(live);
@@ -468,7 +468,7 @@ impl<P> Shared<P> {
         if end.is_none()
             && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
         {
-            hand_in(&mut *live.session, Input::Fault(fault));
+            hand_in(&mut *live.session, now, Input::Fault(fault));
             end = self.carry_out(live, 0, |frame| socket.feed(frame));
         }
         if let Some(end) = end {
@@ -517,8 +517,7 @@ impl<P> Shared<P> {
                 Input::Binary(Frame(payload)) => payload.len(),
                 _ => 0,
             };
-            // One that the session does not want any more, because it has ended, is dropped.
-            let _ = live.session.handle_input(now, input);
+            hand_in(&mut *live.session, now, input);
             if let Some(end) = self.carry_out(live, bytes, |frame| socket.feed(frame)) {
                 return Some(end);
             }
@@ -637,9 +636,13 @@ fn unsent_bytes() -> metrics::Gauge {
 }
 
 /// Ends a session whose place in the registry goes to another.
-fn evict<P>(session: &mut (dyn Session<Peer = P> + Send), eviction: Eviction) {
+fn evict<P>(
+    session: &mut (dyn Session<Peer = P> + Send),
+    now: std::time::Instant,
+    eviction: Eviction,
+) {
     match eviction {
-        Eviction::Silent => hand_in(session, Input::Fault(Fault::Silent)),
+        Eviction::Silent => hand_in(session, now, Input::Fault(Fault::Silent)),
         // Clients that live do not come back after this error, else two would evict each other.
         Eviction::Replaced => session.end(
             Some(
