@@ -6,6 +6,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+
 use crate::wire::{
     Message, Method, Reply, ReplyError, Request, Version,
     proto::{
@@ -160,8 +162,10 @@ impl ClientSession {
                 let question = Question { method: request.method(), request_id };
                 self.out.push_back(Output::Call(request, question));
             }
-            Ok(other) => self.send_frame(&refusal(other.method().as_str(), request_id, invalid)),
-            Err(error) => self.send_frame(&error.refusal(invalid)),
+            Ok(other) => {
+                self.send_frame(refusal(other.method().as_str(), request_id, invalid).encode());
+            }
+            Err(error) => self.send_frame(error.refusal(invalid).encode()),
         }
     }
 
@@ -211,8 +215,8 @@ impl ClientSession {
         }
     }
 
-    fn send_frame(&mut self, message: &Message) {
-        self.out.push_back(Output::Send(message.encode().into()));
+    fn send_frame(&mut self, frame: Bytes) {
+        self.out.push_back(Output::Send(frame.into()));
     }
 
     /// What becomes of our calls, and the end.
@@ -319,7 +323,7 @@ impl Session for ClientSession {
             Message::OpLogAck(ack) => self.incoming.acknowledge(ack)?,
             changes => self.outgoing.takes(changes).map_err(SendError::Stream)?,
         }
-        self.send_frame(&message);
+        self.send_frame(message.encode());
         Ok(())
     }
 
@@ -330,7 +334,7 @@ impl Session for ClientSession {
             return Err(SendError::NotOurs { message: method.as_str() });
         }
         let call = self.calls.begin(method);
-        self.send_frame(&request.encode(call.request_id));
+        self.send_frame(request.frame(call.request_id));
         self.incoming.called(call, request);
         Ok(call)
     }
@@ -338,8 +342,7 @@ impl Session for ClientSession {
     fn reauthenticate(&mut self, token: Token) -> Result<CallId, SendError> {
         self.ready_mut()?;
         let call = self.calls.begin(Method::Authenticate);
-        let frame = auth_request(&self.client_id, token).frame(call.request_id);
-        self.out.push_back(Output::Send(frame.into()));
+        self.send_frame(auth_request(&self.client_id, token).frame(call.request_id));
         Ok(call)
     }
 
@@ -371,11 +374,11 @@ impl Session for ClientSession {
                     _ => {}
                 }
                 self.outgoing.restart();
-                self.send_frame(&reply.encode(request_id));
+                self.send_frame(reply.frame(request_id));
                 Ok(())
             }
             Err(error) => {
-                self.send_frame(&refusal(method.as_str(), request_id, error));
+                self.send_frame(refusal(method.as_str(), request_id, error).encode());
                 Ok(())
             }
         }
@@ -384,7 +387,7 @@ impl Session for ClientSession {
     fn end(&mut self, error: Option<SatErrorResp>, close: Close, cause: Cause) {
         if !matches!(self.state, State::Closed) {
             if let Some(error) = error {
-                self.send_frame(&Message::Error(error));
+                self.send_frame(Message::Error(error).encode());
             }
             self.finish(Ending { close: Some(close), cause });
         }
