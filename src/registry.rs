@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use crate::session::{AuthenticatedClient, ClientId};
+use crate::session::{AuthenticatedClient, ClientId, LONGEST};
 
 /// Lets one connection of each client live at a time.
 ///
@@ -182,9 +182,6 @@ struct Incumbent {
     occupant: Occupant,
 }
 
-/// Longer than any newcomer waits, and short enough for every clock: 10 years.
-const MAX_WAIT: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
-
 /// A place in an [`InProcessRegistry`]. Dropping it gives the place free, unless it has been
 /// given to another already.
 #[derive(Debug)]
@@ -205,7 +202,7 @@ impl Default for InProcessRegistry {
 impl InProcessRegistry {
     /// A registry with this policy, in which newcomers wait so long at most.
     pub fn new(policy: DuplicatePolicy, wait: Duration) -> InProcessRegistry {
-        InProcessRegistry { policy, wait: wait.min(MAX_WAIT), table: Arc::default() }
+        InProcessRegistry { policy, wait: wait.min(LONGEST), table: Arc::default() }
     }
 
     /// How many clients are connected.

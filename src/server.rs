@@ -59,7 +59,7 @@ use crate::{
     registry::{InProcessRegistry, Occupant, Registry},
     session::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
-        ServerSession, Session, Verified,
+        ServerSession, Session, UnixTime, Verified,
     },
     transport::{self, Connection, Handle, Socket, Step},
     wire::Version,
@@ -539,8 +539,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     fn expires(&self, identity: &Identity) -> Option<std::time::Instant> {
         let ExpiryPolicy::Close { leeway } = self.options.expiry else { return None };
         let end = identity.expires_at?.as_secs().saturating_add(leeway.into());
-        let left = end.saturating_sub((self.options.clock)().as_secs());
-        let left = Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(MAX_TIMER);
+        let left = UnixTime::from_secs(end).left((self.options.clock)());
         Some(Instant::now().into_std() + left)
     }
 }
@@ -554,9 +553,6 @@ fn survive<F: Future>(code: F, tell: impl FnOnce()) -> impl Future<Output = Opti
 fn auth_panicked() {
     tracing::error!("the authenticator or the registry panicked");
 }
-
-/// Longer than any connection lasts, and short enough for every clock: 10 years.
-const MAX_TIMER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// A connection that has come in.
 struct Entrance {

@@ -68,7 +68,16 @@ impl UnixTime {
         let since_1970 = SystemTime::UNIX_EPOCH.elapsed().unwrap_or(Duration::ZERO);
         UnixTime(i64::try_from(since_1970.as_secs()).unwrap_or(i64::MAX))
     }
+
+    /// How long it is until then: nothing if it is over, and [`LONGEST`] at most.
+    pub(crate) fn left(self, now: UnixTime) -> Duration {
+        let left = self.0.saturating_sub(now.0);
+        Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(LONGEST)
+    }
 }
+
+/// Longer than anybody waits or stays, and short enough to be added to every clock: 10 years.
+pub(crate) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// The token of an auth request: a secret, never shown by `Debug`, never empty.
 #[derive(Clone, PartialEq, Eq)]

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::session::LONGEST;
+
 /// The pauses between attempts: exponential, with full jitter, so that clients that lost the same
 /// server do not come back together.
 ///
@@ -22,9 +24,6 @@ pub struct Backoff {
     /// How much of a server's hint is believed. 5 min.
     pub max_hint: Duration,
 }
-
-/// More than anybody wants to wait, and short enough for every clock: 10 years.
-pub(super) const LONGEST: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 impl Default for Backoff {
     fn default() -> Backoff {

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     Advice, Backoff, ClientBuilder, Connectivity, Connector, Failure, RenewalPolicy, Shared,
-    TokenReason, Wanted, backoff::LONGEST, token::DynProvider,
+    TokenReason, Wanted, token::DynProvider,
 };
 
 /// The task of one client.
@@ -275,7 +275,7 @@ impl Supervisor {
                 RenewalPolicy::Reconnect(before) => (before, false),
             };
             let Some(expiry) = expires else { return pending().await };
-            let left = self.left(expiry);
+            let left = expiry.left((self.clock)());
             sleep(left.saturating_sub(before).max(left / 2).max(SHORTEST_PAUSE)).await;
             let fresh = self.following_token(expiry).await?;
             if !in_place {
@@ -289,12 +289,6 @@ impl Supervisor {
                 return pending().await;
             }
         }
-    }
-
-    /// How long a token is still valid.
-    fn left(&self, expires: UnixTime) -> Duration {
-        let left = expires.as_secs().saturating_sub((self.clock)().as_secs());
-        Duration::from_secs(u64::try_from(left).unwrap_or(0)).min(LONGEST)
     }
 
     /// A token that lasts longer than this. There may be none for a while.

@@ -16,11 +16,9 @@ use tokio::{
 
 use crate::{
     auth::Revocations,
-    session::{AuthenticatedClient, Cause, Close},
+    session::{AuthenticatedClient, Cause, Close, LONGEST},
     transport::Handle,
 };
-
-use super::MAX_TIMER;
 
 /// How a service stops.
 ///
@@ -149,7 +147,7 @@ impl LiveConnections {
     /// Ends all connections, and waits for their handlers. New ones must not come.
     pub(super) async fn drain(&self, Drain { spread, grace, retry_after }: Drain) {
         let close = stopping(retry_after);
-        let deadline = Instant::now() + grace.max(spread).min(MAX_TIMER);
+        let deadline = Instant::now() + grace.max(spread).min(LONGEST);
         let tell_all = async {
             let connections = self.all();
             let pause = spread / u32::try_from(connections.len().max(1)).unwrap_or(u32::MAX);
