@@ -13,14 +13,15 @@
 //! | [`transport`] | drives a session over a WebSocket; [`Connection`](transport::Connection) |
 //! | [`server`] | upgrade, limits, authentication, accept loop, drain |
 //! | [`client`] | connecting, staying connected, replicating |
+//! | `conformance` | cases that any server or client can be held to (feature `conformance`) |
 //!
 //! A [`Connection`](transport::Connection) exists only once the handshake is over, and who is at
 //! its other end does not change.
 //!
 //! # Features
 //!
-//! All are off by default. `tls` adds TLS to both sides, `jwks-http` key sets from a URL, and
-//! `cli` the `satellite` binary.
+//! All are off by default. `tls` adds TLS to both sides, `jwks-http` key sets from a URL,
+//! `conformance` the conformance suite, and `cli` the `satellite` binary.
 //!
 //! # Metrics
 //!
@@ -40,6 +41,8 @@
 
 pub mod auth;
 pub mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod registry;
 pub mod server;
 pub mod session;

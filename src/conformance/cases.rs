@@ -1,0 +1,16 @@
+//! The cases, by subject.
+
+mod client_handshake;
+mod handshake;
+
+use super::Case;
+
+/// What is asked of a server, in the order of the specification.
+pub fn server_cases() -> Vec<Case> {
+    [handshake::cases()].into_iter().flatten().collect()
+}
+
+/// What is asked of a client, in the order of the specification.
+pub fn client_cases() -> Vec<Case> {
+    [client_handshake::cases()].into_iter().flatten().collect()
+}

@@ -1,0 +1,660 @@
+//! Plays the script of a case against a peer, and finds where the peer departs from it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use crate::{
+    session::{ClientId, Close},
+    wire::{
+        Message, Method, Reply, Request, Version,
+        proto::{
+            SatAuthReq, SatInStartReplicationResp, SatInStopReplicationResp, SatRpcRequest,
+            SatRpcResponse,
+        },
+    },
+};
+
+use super::{
+    octets::{self, ACCEPT, Http},
+    script::{
+        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, Sending,
+        Step, Upgrade,
+    },
+    token::{TokenSpec, Tokens},
+    wire::{Record, Stream, Wire},
+};
+
+/// Where connections come from: a server is dialled, a client comes.
+pub(super) trait Stage: Send {
+    /// Whether this end is the client.
+    fn is_client(&self) -> bool;
+
+    /// The next connection, or why there is none.
+    fn connect(&mut self) -> BoxFuture<'_, Result<Box<dyn Stream>, String>>;
+
+    /// Against a client: how it exits of its own accord, whether as a success.
+    fn exit(&mut self) -> BoxFuture<'_, Exit>;
+}
+
+/// How a client under test exits.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// As a success.
+    Success,
+    /// It does not do what it is asked to do, which is no fault: exit code 77.
+    Unable,
+    /// As a failure, in words.
+    Failure(String),
+}
+
+/// Why a play is over before its script.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// The peer departs from the rule, in words.
+    Failed(String),
+    /// The peer ends the connection in another way than it must.
+    Close(String),
+    /// The case does not apply.
+    Skipped(String),
+}
+
+/// What the steps of a case have in common.
+pub(super) struct Play<'a> {
+    pub(super) stage: Box<dyn Stage + 'a>,
+    pub(super) tokens: &'a Tokens,
+    pub(super) version: Version,
+    /// How long a step may take.
+    pub(super) patience: Duration,
+    pub(super) client_id: String,
+    pub(super) record: Record,
+    wires: Vec<Wire>,
+    current: usize,
+    /// The call of the peer that was expected last.
+    asked: Option<(String, u32)>,
+    /// Which step is being played.
+    pub(super) at: usize,
+    /// Whether the way a connection ends was judged.
+    pub(super) close_judged: bool,
+}
+
+/// The user that tokens speak for unless they say otherwise.
+pub(super) const USER: &str = "conformance";
+
+/// How often a server may say that it has no room before that counts.
+const MOST_DEFERRALS: usize = 20;
+
+impl<'a> Play<'a> {
+    pub(super) fn new(
+        stage: Box<dyn Stage + 'a>,
+        tokens: &'a Tokens,
+        version: Version,
+        patience: Duration,
+    ) -> Play<'a> {
+        Play {
+            stage,
+            tokens,
+            version,
+            patience,
+            client_id: ClientId::random().as_str().to_owned(),
+            record: Record::new(),
+            wires: vec![],
+            current: 0,
+            asked: None,
+            at: 0,
+            close_judged: false,
+        }
+    }
+
+    /// Plays all of it.
+    pub(super) async fn script(&mut self, steps: &[Step]) -> Result<(), Stop> {
+        for (at, step) in steps.iter().enumerate() {
+            self.at = at;
+            self.step(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn step(&mut self, step: &Step) -> Result<(), Stop> {
+        match step {
+            Step::Open(upgrade) => self.open(upgrade).await,
+            Step::Ask(ask, answer) => self.ask(ask, answer).await,
+            Step::Accept(acceptance) => self.accept(acceptance).await,
+            Step::On(nth) => {
+                self.current = nth - 1;
+                Ok(())
+            }
+            Step::Send(sending) => self.send(sending).await,
+            Step::Expect(expected, within) => self.expect(expected, *within).await,
+            Step::Given(expected, reason) => match self.expect(expected, None).await {
+                Err(Stop::Failed(_)) => Err(Stop::Skipped((*reason).to_owned())),
+                outcome => outcome,
+            },
+            Step::Silence(time) => self.silence(*time).await,
+            Step::Wait(time) => {
+                sleep(*time).await;
+                Ok(())
+            }
+            Step::Cut => {
+                self.record.note(self.current + 1, "", "the suite drops it", String::new());
+                self.replace_by_nothing();
+                Ok(())
+            }
+            Step::HalfClose => {
+                self.wire()?.half_close().await;
+                Ok(())
+            }
+            Step::Ends(ending) => {
+                self.close_judged = true;
+                self.ends(ending).await
+            }
+            Step::Alive => self.alive().await,
+            Step::NoConnection(time) => self.no_connection(*time).await,
+            Step::Exits(within) => self.exits(*within).await,
+            Step::LeavePingsUnanswered => {
+                self.wire()?.pongs = false;
+                Ok(())
+            }
+        }
+    }
+
+    fn wire(&mut self) -> Result<&mut Wire, Stop> {
+        self.wires.get_mut(self.current).ok_or(Stop::Failed("there is no connection".into()))
+    }
+
+    fn replace_by_nothing(&mut self) {
+        let nth = self.current + 1;
+        if let Some(wire) = self.wires.get_mut(self.current) {
+            *wire = Wire::new(Box::new(tokio::io::empty()), nth, true);
+        }
+    }
+
+    /// Another connection, which is the current one from now on.
+    async fn connect(&mut self) -> Result<(), Stop> {
+        let is_client = self.stage.is_client();
+        let stream = match timeout(self.patience, self.stage.connect()).await {
+            Ok(stream) => stream.map_err(Stop::Failed)?,
+            Err(_) if is_client => {
+                return Err(Stop::Failed(format!("no connection within {:?}", self.patience)));
+            }
+            Err(_) => {
+                return Err(Stop::Failed(format!(
+                    "the client does not connect within {:?}",
+                    self.patience
+                )));
+            }
+        };
+        self.wires.push(Wire::new(stream, self.wires.len() + 1, is_client));
+        self.current = self.wires.len() - 1;
+        Ok(())
+    }
+
+    // ---- Upgrades, as a client ----
+
+    async fn open(&mut self, upgrade: &Upgrade) -> Result<(), Stop> {
+        let protocols = upgrade.protocols.clone().unwrap_or_else(|| vec![self.version.to_string()]);
+        let agreed = match (&upgrade.agreed, &protocols[..]) {
+            (Some(agreed), _) => agreed.clone(),
+            (None, [only]) => only.trim().to_owned(),
+            (None, _) => self.version.to_string(),
+        };
+        let mut lines: Vec<(String, String)> = protocols
+            .into_iter()
+            .map(|protocol| ("Sec-WebSocket-Protocol".into(), protocol))
+            .collect();
+        lines.extend(upgrade.headers.iter().cloned());
+        let path = upgrade.path.as_deref().unwrap_or("/ws");
+        let request = octets::upgrade_request(path, &lines);
+        let answer = self.exchange(&request, &[101]).await?;
+        let Some(http) = answer else {
+            return Err(Stop::Failed("the connection ended instead of an HTTP answer".into()));
+        };
+        is_upgraded(&http, &agreed).map_err(Stop::Failed)?;
+        self.wire()?.version = agreed.parse().ok();
+        Ok(())
+    }
+
+    async fn ask(&mut self, ask: &Ask, expected: &Answer) -> Result<(), Stop> {
+        let http = self.exchange(&ask.head, &expected.statuses).await?;
+        let Some(http) = http else {
+            return match expected.statuses.is_empty() {
+                true => Ok(()),
+                false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
+            };
+        };
+        let status = http.status().unwrap_or(0);
+        if !expected.statuses.contains(&status) {
+            return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
+        }
+        if let Some(body) = expected.body
+            && !http.body.contains(body)
+        {
+            return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
+        }
+        for (name, value) in &expected.headers {
+            let found = http.header(name);
+            let as_expected = match value {
+                Some(value) => found.is_some_and(|found| found.eq_ignore_ascii_case(value)),
+                None => found.is_some(),
+            };
+            if !as_expected {
+                return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends a request on a new connection and reads the answer. A server that has no room says
+    /// when to come back, and the suite does, unless that is the answer that is wanted.
+    async fn exchange(&mut self, request: &str, wanted: &[u16]) -> Result<Option<Http>, Stop> {
+        let patience = self.patience;
+        for _ in 0..MOST_DEFERRALS {
+            self.connect().await?;
+            let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;
+            wire.write_text(&mut self.record, request, patience).await;
+            let http = timeout(patience, wire.http(&mut self.record)).await;
+            let http =
+                http.map_err(|_| Stop::Failed(format!("no HTTP answer within {patience:?}")))?;
+            let status = http.as_ref().and_then(Http::status);
+            let later: Option<u64> = http
+                .as_ref()
+                .filter(|_| matches!(status, Some(429 | 503)))
+                .filter(|_| !wanted.iter().any(|wanted| Some(*wanted) == status))
+                .and_then(|http| http.header("retry-after")?.parse().ok());
+            let Some(seconds) = later else { return Ok(http) };
+            self.wires.pop();
+            sleep(Duration::from_secs(seconds.clamp(1, 10))).await;
+        }
+        Err(Stop::Failed("the server has no room, again and again".into()))
+    }
+
+    // ---- Upgrades, as a server ----
+
+    async fn accept(&mut self, acceptance: &Acceptance) -> Result<(), Stop> {
+        self.connect().await?;
+        let patience = self.patience;
+        let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;
+        let http = match timeout(patience, wire.http(&mut self.record)).await {
+            Ok(Some(http)) => http,
+            Ok(None) => return Err(Stop::Failed("no HTTP request before the end".into())),
+            Err(_) => return Err(Stop::Failed(format!("no HTTP request within {patience:?}"))),
+        };
+        let offered: Vec<String> = offered(&http).map(str::to_owned).collect();
+        let protocol = match acceptance {
+            Acceptance::Silence => return Ok(()),
+            Acceptance::Refusal(head, body) => {
+                let length = body.len();
+                let text = format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}");
+                wire.write_text(&mut self.record, &text, patience).await;
+                return Ok(());
+            }
+            Acceptance::Protocol(protocol) => protocol.map(str::to_owned),
+            Acceptance::Welcome => {
+                is_upgrade_request(&http).map_err(Stop::Failed)?;
+                let spoken = |offer: &&String| {
+                    offer.parse::<Version>().is_ok_and(|version| version <= self.version)
+                };
+                let chosen =
+                    offered.iter().filter(spoken).max_by_key(|offer| offer.parse::<Version>().ok());
+                Some(chosen.cloned().ok_or_else(|| {
+                    Stop::Failed(format!("the client offers no version of this run: {offered:?}"))
+                })?)
+            }
+        };
+        wire.version = protocol.as_ref().and_then(|protocol| protocol.parse().ok());
+        let accept = accept_of(http.header("sec-websocket-key").unwrap_or_default());
+        let protocol = protocol
+            .map_or(String::new(), |protocol| format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
+        let text = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
+        );
+        wire.write_text(&mut self.record, &text, patience).await;
+        Ok(())
+    }
+
+    // ---- Messages ----
+
+    async fn send(&mut self, sending: &Sending) -> Result<(), Stop> {
+        let payload = self.payload(&sending.payload).await?;
+        let (words, patience) = (sending.to_string(), self.patience);
+        let wire = self
+            .wires
+            .get_mut(self.current)
+            .ok_or(Stop::Failed("there is no connection".into()))?;
+        for _ in 0..sending.times {
+            wire.send(&mut self.record, &words, &payload, &sending.framing, patience).await;
+        }
+        Ok(())
+    }
+
+    async fn payload(&mut self, payload: &Payload) -> Result<Bytes, Stop> {
+        match payload {
+            Payload::Bytes(bytes) => Ok(bytes.clone()),
+            Payload::Authenticate { request_id, id, token, headers } => {
+                let id = match id {
+                    Id::Own => self.client_id.clone(),
+                    Id::Other(nth) => format!("{}-{nth}", self.client_id),
+                    Id::Text(text) => (*text).to_owned(),
+                };
+                let token = self.token(token).await?;
+                let request = SatAuthReq { id, token, headers: headers.clone() };
+                Ok(Request::from(request).encode(*request_id).encode())
+            }
+            Payload::Answer { result, method, off_by } => {
+                let (asked, request_id) =
+                    self.asked.clone().ok_or(Stop::Failed("there is no call to answer".into()))?;
+                let method = method.map_or(asked, str::to_owned);
+                let request_id = request_id.wrapping_add(*off_by);
+                let result = result.clone();
+                Ok(Message::from(SatRpcResponse { method, request_id, result }).encode())
+            }
+        }
+    }
+
+    async fn token(&mut self, spec: &TokenSpec) -> Result<String, Stop> {
+        let token = self.tokens.make(spec, USER).await.map_err(Stop::Skipped)?;
+        self.record.hide(&token);
+        Ok(token)
+    }
+
+    /// The next message that is not incidental must be this one.
+    async fn expect(
+        &mut self,
+        expected: &Expectation,
+        within: Option<Duration>,
+    ) -> Result<(), Stop> {
+        let within = within.unwrap_or(self.patience);
+        let deadline = Instant::now() + within;
+        loop {
+            let incoming = match timeout_at(deadline, self.receive()).await {
+                Ok(incoming) => incoming?,
+                Err(_) => {
+                    return Err(Stop::Failed(format!(
+                        "expected {expected}; nothing came within {within:?}"
+                    )));
+                }
+            };
+            if expected.is_met_by(&incoming) {
+                if let Incoming::Message(Message::Request(SatRpcRequest {
+                    method,
+                    request_id,
+                    ..
+                })) = &incoming
+                {
+                    self.asked = Some((method.clone(), *request_id));
+                }
+                if let Incoming::Ping(payload) = incoming {
+                    self.pong(&payload).await?;
+                }
+                return Ok(());
+            }
+            if !self.is_incidental(&incoming).await? {
+                return Err(Stop::Failed(format!("expected {expected}; there came {incoming}")));
+            }
+        }
+    }
+
+    async fn receive(&mut self) -> Result<Incoming, Stop> {
+        let wire = self
+            .wires
+            .get_mut(self.current)
+            .ok_or(Stop::Failed("there is no connection".into()))?;
+        Ok(wire.next(&mut self.record).await)
+    }
+
+    /// Whether this may come at any time. What wants an answer gets it.
+    async fn is_incidental(&mut self, incoming: &Incoming) -> Result<bool, Stop> {
+        let is_client = self.stage.is_client();
+        match incoming {
+            Incoming::Ping(payload) => self.pong(payload).await.map(|()| true),
+            Incoming::Pong(_) => Ok(true),
+            Incoming::Message(Message::Request(envelope)) if is_client => {
+                let reply: Reply = match envelope.method.parse() {
+                    Ok(Method::StartReplication) => SatInStartReplicationResp::default().into(),
+                    Ok(Method::StopReplication) => SatInStopReplicationResp {}.into(),
+                    _ => return Ok(false),
+                };
+                let payload = reply.encode(envelope.request_id).encode();
+                self.send_now("the answer to that", &payload, octets::BINARY).await?;
+                Ok(true)
+            }
+            Incoming::Message(Message::OpLogAck(_)) => Ok(!is_client),
+            Incoming::Message(Message::Error(_) | Message::Request(_) | Message::Response(_)) => {
+                Ok(false)
+            }
+            Incoming::Message(_) => Ok(is_client),
+            _ => Ok(false),
+        }
+    }
+
+    async fn pong(&mut self, payload: &Bytes) -> Result<(), Stop> {
+        match self.wire()?.pongs {
+            true => self.send_now("a pong", payload, octets::PONG).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn send_now(&mut self, words: &str, payload: &[u8], first: u8) -> Result<(), Stop> {
+        let framing = super::script::Framing::One(first);
+        let patience = self.patience;
+        let wire = self
+            .wires
+            .get_mut(self.current)
+            .ok_or(Stop::Failed("there is no connection".into()))?;
+        wire.send(&mut self.record, words, payload, &framing, patience).await;
+        Ok(())
+    }
+
+    async fn silence(&mut self, time: Duration) -> Result<(), Stop> {
+        let deadline = Instant::now() + time;
+        loop {
+            match timeout_at(deadline, self.receive()).await {
+                Err(_) => return Ok(()),
+                Ok(incoming) => {
+                    let incoming = incoming?;
+                    if !self.is_incidental(&incoming).await? {
+                        return Err(Stop::Failed(format!(
+                            "expected nothing for {time:?}; there came {incoming}"
+                        )));
+                    }
+                }
+            }
+        }
+    }
+
+    // ---- Ends ----
+
+    async fn ends(&mut self, ending: &Ending) -> Result<(), Stop> {
+        let within = ending.within.unwrap_or(self.patience);
+        match &ending.kind {
+            EndKind::Open => self.is_open(within).await,
+            EndKind::Closed(codes, reason) => {
+                let close = self.closes(ending, within).await?;
+                let Some(close) = close else {
+                    return Err(Stop::Close(format!(
+                        "must {ending}; the connection ended without a close frame"
+                    )));
+                };
+                let code = close.as_ref().map(|close| close.code);
+                let found = close.as_ref().map_or("no code".into(), Close::to_string);
+                let said = close.as_ref().map_or("", |close| &close.reason);
+                if !codes.contains(&code) || reason.is_some_and(|reason| reason != said) {
+                    return Err(Stop::Close(format!("must {ending}; it was with {found}")));
+                }
+                self.ends_after_close(code, within).await
+            }
+            EndKind::Gone => match self.closes(ending, within).await? {
+                None => Ok(()),
+                Some(close) => self.ends_after_close(close.map(|close| close.code), within).await,
+            },
+        }
+    }
+
+    /// It answers a ping, and nothing else comes.
+    async fn is_open(&mut self, within: Duration) -> Result<(), Stop> {
+        const PAYLOAD: &[u8] = b"still open";
+        self.send_now("a ping", PAYLOAD, octets::PING).await?;
+        let deadline = Instant::now() + within;
+        loop {
+            let incoming = match timeout_at(deadline, self.receive()).await {
+                Ok(incoming) => incoming?,
+                Err(_) => {
+                    return Err(Stop::Close(format!(
+                        "must stay open; it does not answer a ping within {within:?}"
+                    )));
+                }
+            };
+            match incoming {
+                Incoming::Pong(payload) if payload == PAYLOAD => return Ok(()),
+                incoming if self.is_incidental(&incoming).await? => {}
+                incoming => {
+                    return Err(Stop::Close(format!("must stay open; there came {incoming}")));
+                }
+            }
+        }
+    }
+
+    /// The close frame of the peer; nothing if the connection ends without one.
+    async fn closes(
+        &mut self,
+        ending: &Ending,
+        within: Duration,
+    ) -> Result<Option<Option<Close>>, Stop> {
+        let deadline = Instant::now() + within;
+        loop {
+            let incoming = match timeout_at(deadline, self.receive()).await {
+                Ok(incoming) => incoming?,
+                Err(_) => {
+                    return Err(Stop::Close(format!(
+                        "must {ending}; it is still open after {within:?}"
+                    )));
+                }
+            };
+            match incoming {
+                Incoming::Close(close) => return Ok(Some(close)),
+                Incoming::End => return Ok(None),
+                incoming if self.is_incidental(&incoming).await? => {}
+                incoming => {
+                    return Err(Stop::Close(format!("must {ending}; there came {incoming}")));
+                }
+            }
+        }
+    }
+
+    /// After the close frames the server ends the connection, as RFC 6455 §7.1.1 wants it.
+    async fn ends_after_close(&mut self, code: Option<u16>, within: Duration) -> Result<(), Stop> {
+        let payload = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
+        self.send_now("the close frame in return", &payload, octets::CLOSE).await?;
+        if !self.stage.is_client() {
+            self.replace_by_nothing();
+            return Ok(());
+        }
+        match timeout(within, self.receive()).await {
+            Ok(Ok(Incoming::End)) => Ok(()),
+            Ok(incoming) => {
+                Err(Stop::Close(format!("after its close frame there came {}", incoming?)))
+            }
+            Err(_) => Err(Stop::Close(format!(
+                "the connection is still there {within:?} after the close frames"
+            ))),
+        }
+    }
+
+    // ---- The peer as a whole ----
+
+    /// Another client can authenticate.
+    async fn alive(&mut self) -> Result<(), Stop> {
+        let before = self.current;
+        let outcome = self.authenticates_another().await;
+        self.current = before;
+        outcome.map_err(|stop| match stop {
+            Stop::Failed(reason) | Stop::Close(reason) => {
+                Stop::Failed(format!("the server must go on to serve others: {reason}"))
+            }
+            skipped => skipped,
+        })
+    }
+
+    async fn authenticates_another(&mut self) -> Result<(), Stop> {
+        self.open(&Upgrade::default()).await?;
+        self.send(&super::script::authenticate(1).as_client(Id::Other(9999))).await?;
+        self.expect(&super::script::welcome(1), None).await?;
+        self.send_now("a close frame", &1000u16.to_be_bytes(), octets::CLOSE).await?;
+        self.replace_by_nothing();
+        Ok(())
+    }
+
+    async fn no_connection(&mut self, time: Duration) -> Result<(), Stop> {
+        match timeout(time, self.stage.connect()).await {
+            Err(_) | Ok(Err(_)) => Ok(()),
+            Ok(Ok(_)) => Err(Stop::Failed("the client connects again, which it must not".into())),
+        }
+    }
+
+    async fn exits(&mut self, within: Duration) -> Result<(), Stop> {
+        match timeout(within, self.stage.exit()).await {
+            Ok(Exit::Failure(_)) => Ok(()),
+            Ok(Exit::Unable) => Err(Stop::Skipped("the client does not do this".into())),
+            Ok(Exit::Success) => Err(Stop::Failed("the client ended as a success".into())),
+            Err(_) => Err(Stop::Failed(format!("the client goes on for {within:?}"))),
+        }
+    }
+}
+
+fn offered(http: &Http) -> impl Iterator<Item = &str> {
+    http.headers("sec-websocket-protocol").flat_map(|line| line.split(',')).map(str::trim)
+}
+
+/// An answer that opens a WebSocket (RFC 6455 §4.2.2) with this subprotocol.
+fn is_upgraded(http: &Http, protocol: &str) -> Result<(), String> {
+    if http.status() != Some(101) {
+        return Err(format!("expected HTTP 101; the answer is {:?} {:?}", http.line(), http.body));
+    }
+    let header = |name| http.header(name).unwrap_or_default();
+    if !header("upgrade").eq_ignore_ascii_case("websocket") {
+        return Err(format!("the answer has Upgrade: {:?}", header("upgrade")));
+    }
+    if !header("connection").to_ascii_lowercase().contains("upgrade") {
+        return Err(format!("the answer has Connection: {:?}", header("connection")));
+    }
+    if header("sec-websocket-accept") != ACCEPT {
+        return Err("Sec-WebSocket-Accept does not match the key".into());
+    }
+    let agreed: Vec<&str> = http.headers("sec-websocket-protocol").collect();
+    if agreed != [protocol] {
+        return Err(format!("the server must agree to {protocol:?}; it agrees to {agreed:?}"));
+    }
+    if !header("sec-websocket-extensions").is_empty() {
+        return Err("an extension that was not offered".into());
+    }
+    Ok(())
+}
+
+/// A request that opens a WebSocket (RFC 6455 §4.1), at the path and with the subprotocol of
+/// Satellite.
+fn is_upgrade_request(http: &Http) -> Result<(), String> {
+    let mut line = http.line().split(' ');
+    if line.next() != Some("GET") {
+        return Err(format!("the request is {:?}", http.line()));
+    }
+    let path = line.next().unwrap_or_default();
+    if path.split('?').next() != Some("/ws") {
+        return Err(format!("the request is for {path:?}, not for /ws"));
+    }
+    let header = |name| http.header(name).unwrap_or_default().to_ascii_lowercase();
+    if header("upgrade") != "websocket" || !header("connection").contains("upgrade") {
+        return Err("the request is no upgrade to a WebSocket".into());
+    }
+    if header("sec-websocket-version") != "13" {
+        return Err(format!("Sec-WebSocket-Version is {:?}", header("sec-websocket-version")));
+    }
+    Ok(())
+}
+
+/// `Sec-WebSocket-Accept` for this key.
+fn accept_of(key: &str) -> String {
+    tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes())
+}

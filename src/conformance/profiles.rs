@@ -1,0 +1,84 @@
+//! What is expected of a certain implementation, where that is not what a new one should do.
+
+use crate::wire::Version;
+
+use super::{
+    Case,
+    script::{Ending, Step},
+};
+
+/// What is expected of an implementation: the cases as they are, and differences from them.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Its name, such as `electric-0.12`.
+    pub name: &'static str,
+    /// What it describes.
+    pub about: &'static str,
+    /// The newest version that is spoken with it.
+    pub version: Version,
+    /// Where it is not as the cases say.
+    pub differences: Vec<Difference>,
+}
+
+/// How one case is different in a profile, and why.
+#[derive(Clone, Debug)]
+pub struct Difference {
+    /// The id of the case.
+    pub id: &'static str,
+    /// Why.
+    pub reason: &'static str,
+    /// What is expected.
+    pub change: Change,
+}
+
+/// What is expected instead.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// Nothing: the case is not run.
+    Skip,
+    /// Another script.
+    Script(Vec<Step>),
+    /// Another end of the connection; the rest is the same.
+    End(Ending),
+}
+
+impl Profile {
+    /// What a new implementation should do: the cases as they are.
+    pub fn strict() -> Profile {
+        Profile {
+            name: "strict",
+            about: "what a new implementation should do",
+            version: Version::V0_12,
+            differences: vec![],
+        }
+    }
+
+    /// Every profile there is.
+    pub fn all() -> Vec<Profile> {
+        vec![Profile::strict()]
+    }
+
+    /// The profile of this name.
+    pub fn named(name: &str) -> Option<Profile> {
+        Profile::all().into_iter().find(|profile| profile.name == name)
+    }
+
+    /// The case as this profile has it, and why it is different; no case if it is not run.
+    pub(super) fn applied(&self, case: &Case) -> (Option<Case>, Option<&'static str>) {
+        let Some(difference) = self.differences.iter().find(|found| found.id == case.id) else {
+            return (Some(case.clone()), None);
+        };
+        let mut case = case.clone();
+        match &difference.change {
+            Change::Skip => return (None, Some(difference.reason)),
+            Change::Script(script) => case.script = script.clone(),
+            Change::End(ending) => {
+                let last = case.script.iter_mut().rev().find(|step| matches!(step, Step::Ends(_)));
+                if let Some(step) = last {
+                    *step = Step::Ends(ending.clone());
+                }
+            }
+        }
+        (Some(case), Some(difference.reason))
+    }
+}

@@ -1,0 +1,934 @@
+//! What a case is written in: the words of a script, each a value that can be printed.
+//!
+//! A script is a list of [`Step`]s. The functions here make them, so that a case reads from top to
+//! bottom: `open()`, `send(authenticate(1))`, `expect(welcome(1))`, `ends(closed(1007))`.
+
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+
+use crate::{
+    session::Close,
+    wire::{
+        Call, Message, Method, Reply, Request,
+        proto::{
+            SatAuthHeaderPair, SatErrorResp, SatInStartReplicationReq, SatInStartReplicationResp,
+            SatInStopReplicationReq, SatRpcRequest, SatRpcResponse, SatSubsReq, SatUnsubsReq,
+            sat_error_resp::ErrorCode, sat_in_start_replication_resp::replication_error::Code,
+            sat_rpc_response::Result as Outcome,
+        },
+    },
+};
+
+use super::{octets, token::TokenSpec};
+
+/// One line of a script.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Against a server: a new connection, and an upgrade that must succeed.
+    Open(Upgrade),
+    /// Against a server: a request on a new connection, and how its answer must be.
+    Ask(Ask, Answer),
+    /// Against a client: its next connection, whose upgrade is answered so.
+    Accept(Acceptance),
+    /// Goes on with the connection that was the nth to be opened, counted from 1.
+    On(usize),
+    /// Sends this.
+    Send(Sending),
+    /// The next message that is not incidental must be this one, within so long if it is said.
+    Expect(Expectation, Option<Duration>),
+    /// As `Expect`, but if it does not come the case does not apply, for this reason.
+    Given(Expectation, &'static str),
+    /// Nothing but what is incidental arrives for so long, and the connection stays.
+    Silence(Duration),
+    /// Passes the time, and reads nothing.
+    Wait(Duration),
+    /// Drops the connection without a close.
+    Cut,
+    /// Ends the direction to the peer, and goes on reading.
+    HalfClose,
+    /// How the connection must end, or that it must not.
+    Ends(Ending),
+    /// Against a server: another client can authenticate now.
+    Alive,
+    /// Against a client: no further connection comes for so long.
+    NoConnection(Duration),
+    /// Against a client: it gives up and exits of its own accord, as a failure, within so long.
+    Exits(Duration),
+    /// From here on pings are not answered.
+    LeavePingsUnanswered,
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::Open(upgrade) => write!(f, "open a connection{upgrade}"),
+            Step::Ask(ask, answer) => write!(f, "ask {ask}; the answer must be {answer}"),
+            Step::Accept(acceptance) => write!(f, "the client connects{acceptance}"),
+            Step::On(nth) => write!(f, "go on with connection {nth}"),
+            Step::Send(sending) => write!(f, "send {sending}"),
+            Step::Expect(expected, None) => write!(f, "expect {expected}"),
+            Step::Expect(expected, Some(within)) => {
+                write!(f, "expect {expected} within {within:?}")
+            }
+            Step::Given(expected, reason) => {
+                write!(f, "if {expected} comes, go on (otherwise: {reason})")
+            }
+            Step::Silence(time) => write!(f, "expect that nothing comes for {time:?}"),
+            Step::Wait(time) => write!(f, "wait {time:?} without reading"),
+            Step::Cut => f.write_str("drop the connection without a close"),
+            Step::HalfClose => f.write_str("end the sending direction, and go on reading"),
+            Step::Ends(ending) => write!(f, "the connection must {ending}"),
+            Step::Alive => f.write_str("another client must be able to authenticate"),
+            Step::NoConnection(time) => write!(f, "no further connection may come for {time:?}"),
+            Step::Exits(within) => write!(f, "the client must give up within {within:?}"),
+            Step::LeavePingsUnanswered => f.write_str("leave pings unanswered from here on"),
+        }
+    }
+}
+
+// ---- Connections ----
+
+/// An upgrade that a server must accept.
+#[derive(Clone, Debug, Default)]
+pub struct Upgrade {
+    /// What is offered instead of the version of the run.
+    pub(super) protocols: Option<Vec<String>>,
+    /// What must be agreed to, if it is not the only one that is offered.
+    pub(super) agreed: Option<String>,
+    pub(super) path: Option<String>,
+    pub(super) headers: Vec<(String, String)>,
+}
+
+impl fmt::Display for Upgrade {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(path) = &self.path {
+            write!(f, " to {path}")?;
+        }
+        if let Some(protocols) = &self.protocols {
+            write!(f, ", offering {protocols:?}")?;
+        }
+        if let Some(agreed) = &self.agreed {
+            write!(f, "; the server must agree to {agreed:?}")?;
+        }
+        for (name, value) in &self.headers {
+            write!(f, ", with {name}: {value}")?;
+        }
+        Ok(())
+    }
+}
+
+impl Upgrade {
+    /// Offers these subprotocols instead, one header line each.
+    pub fn offering<P: Into<String>>(self, lines: impl IntoIterator<Item = P>) -> Upgrade {
+        Upgrade { protocols: Some(lines.into_iter().map(Into::into).collect()), ..self }
+    }
+
+    /// The server must choose this one.
+    pub fn agreeing_to(self, protocol: &str) -> Upgrade {
+        Upgrade { agreed: Some(protocol.into()), ..self }
+    }
+
+    /// Asks for another path than `/ws`.
+    pub fn at(self, path: &str) -> Upgrade {
+        Upgrade { path: Some(path.into()), ..self }
+    }
+
+    /// Adds a header line.
+    pub fn header(mut self, name: &str, value: &str) -> Upgrade {
+        self.headers.push((name.into(), value.into()));
+        self
+    }
+
+    /// As a step.
+    pub fn step(self) -> Step {
+        Step::Open(self)
+    }
+}
+
+/// Opens a connection, which the steps after it are about.
+pub fn open() -> Step {
+    upgrade().step()
+}
+
+/// An upgrade, to be changed.
+pub fn upgrade() -> Upgrade {
+    Upgrade::default()
+}
+
+/// An HTTP request, by the byte.
+#[derive(Clone)]
+pub struct Ask {
+    pub(super) head: String,
+    words: String,
+}
+
+impl fmt::Display for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl fmt::Debug for Ask {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl Ask {
+    /// The upgrade of a good client, with one subprotocol line for each of these.
+    pub fn upgrade<P: AsRef<str>>(protocols: impl IntoIterator<Item = P>) -> Ask {
+        let lines: Vec<(String, String)> = protocols
+            .into_iter()
+            .map(|protocol| ("Sec-WebSocket-Protocol".into(), protocol.as_ref().into()))
+            .collect();
+        let words = lines.iter().map(|(_, protocol)| format!("{protocol:?}"));
+        let words = words.collect::<Vec<_>>().join(" and ");
+        let head = octets::upgrade_request("/ws", &lines);
+        Ask { head, words: format!("for an upgrade, offering {words}") }
+    }
+
+    /// A request that is written out, without the empty line at its end.
+    pub fn text(lines: &[&str]) -> Ask {
+        Ask { head: format!("{}\r\n\r\n", lines.join("\r\n")), words: format!("{lines:?}") }
+    }
+
+    /// The same request without a header.
+    pub fn without(mut self, name: &str) -> Ask {
+        let named = |line: &&str| {
+            line.split_once(':').is_some_and(|(found, _)| found.eq_ignore_ascii_case(name))
+        };
+        let kept: Vec<&str> = self.head.split("\r\n").filter(|line| !named(line)).collect();
+        self.head = kept.join("\r\n");
+        self.words += &format!(", without {name}");
+        self
+    }
+
+    /// The same request with another value of a header.
+    pub fn with(self, name: &str, value: &str) -> Ask {
+        let words = format!("{}, with {name}: {}", self.words, shortened(value));
+        let mut ask = self.without(name);
+        let at = ask.head.len() - 2;
+        ask.head.insert_str(at, &format!("{name}: {value}\r\n"));
+        Ask { words, ..ask }
+    }
+
+    /// The same request with another first line.
+    pub fn line(mut self, line: &str) -> Ask {
+        let at = self.head.find("\r\n").unwrap_or(0);
+        self.head.replace_range(..at, line);
+        self.words = format!("{} as {line:?}", self.words);
+        self
+    }
+
+    /// The answer must be so.
+    pub fn answered(self, answer: Answer) -> Step {
+        Step::Ask(self, answer)
+    }
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    match text.len() {
+        ..80 => text.into(),
+        length => format!("[{length} bytes]").into(),
+    }
+}
+
+/// How an HTTP answer must be.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// One of these; none for no answer, but the end of the connection.
+    pub(super) statuses: Vec<u16>,
+    pub(super) body: Option<&'static str>,
+    pub(super) headers: Vec<(&'static str, Option<&'static str>)>,
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let statuses: Vec<String> = self.statuses.iter().map(u16::to_string).collect();
+        write!(f, "HTTP {}", statuses.join(" or "))?;
+        if let Some(body) = self.body {
+            write!(f, " with {body:?} in its body")?;
+        }
+        for (name, value) in &self.headers {
+            match value {
+                Some(value) => write!(f, ", with {name}: {value}")?,
+                None => write!(f, ", with {name}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One of these statuses.
+pub fn status(statuses: impl IntoIterator<Item = u16>) -> Answer {
+    Answer { statuses: statuses.into_iter().collect(), body: None, headers: vec![] }
+}
+
+impl Answer {
+    /// With this in its body.
+    pub fn saying(self, body: &'static str) -> Answer {
+        Answer { body: Some(body), ..self }
+    }
+
+    /// With this header.
+    pub fn header(mut self, name: &'static str, value: Option<&'static str>) -> Answer {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// How a client's upgrade is answered.
+#[derive(Clone, Debug)]
+pub enum Acceptance {
+    /// As it wants; the request must be in order.
+    Welcome,
+    /// With another subprotocol, or none.
+    Protocol(Option<&'static str>),
+    /// With this answer instead: status line and headers, without the empty line, and a body.
+    Refusal(&'static str, &'static str),
+    /// Not at all.
+    Silence,
+}
+
+impl fmt::Display for Acceptance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Acceptance::Welcome => f.write_str(", and is let in"),
+            Acceptance::Protocol(None) => f.write_str(", and no subprotocol is agreed to"),
+            Acceptance::Protocol(Some(protocol)) => write!(f, ", and {protocol:?} is agreed to"),
+            Acceptance::Refusal(head, body) => write!(f, ", and is answered {head:?} {body:?}"),
+            Acceptance::Silence => f.write_str(", and has no answer"),
+        }
+    }
+}
+
+/// The client connects, its upgrade request is in order, and it is let in.
+pub fn accept() -> Step {
+    Step::Accept(Acceptance::Welcome)
+}
+
+// ---- Sending ----
+
+/// What is sent, and in which frames.
+#[derive(Clone, Debug)]
+pub struct Sending {
+    pub(super) payload: Payload,
+    pub(super) framing: Framing,
+    pub(super) times: usize,
+    words: String,
+}
+
+/// The payload of a message. Some of it is known only when it is sent.
+#[derive(Clone, Debug)]
+pub(super) enum Payload {
+    /// These bytes.
+    Bytes(Bytes),
+    /// A call of `authenticate`.
+    Authenticate { request_id: u32, id: Id, token: TokenSpec, headers: Vec<SatAuthHeaderPair> },
+    /// The answer to the call of the peer that was expected last; with another number if so.
+    Answer { result: Option<Outcome>, method: Option<&'static str>, off_by: u32 },
+}
+
+/// Which client id is presented.
+#[derive(Clone, Debug)]
+pub enum Id {
+    /// The id of the case.
+    Own,
+    /// Another id of the case, by its number.
+    Other(u32),
+    /// This text.
+    Text(&'static str),
+}
+
+/// How a message is put into frames.
+#[derive(Clone, Debug)]
+pub(super) enum Framing {
+    /// One frame, with this first byte.
+    One(u8),
+    /// One frame without a mask.
+    Unmasked(u8),
+    /// One frame with a mask, which only a client may send.
+    Masked(u8),
+    /// Fragments of so many bytes, with control frames between them.
+    Fragments { size: usize, between: Option<u8> },
+    /// No frame at all: bytes as they are.
+    Raw,
+    /// One frame, of which so many bytes go out at a time.
+    Dribble(usize),
+    /// A message that is well formed but for its length, which is written in so many bytes.
+    LongLength(usize),
+}
+
+impl fmt::Display for Sending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)?;
+        match &self.framing {
+            Framing::One(octets::BINARY) | Framing::Raw => {}
+            Framing::One(first) => write!(f, " in a frame that begins with {first:#04x}")?,
+            Framing::Unmasked(_) => f.write_str(" in a frame without a mask")?,
+            Framing::Masked(_) => f.write_str(" in a frame with a mask")?,
+            Framing::Fragments { size, between } => {
+                write!(f, " in fragments of {size} bytes")?;
+                if let Some(opcode) = between {
+                    write!(f, " with a control frame of opcode {opcode} between them")?;
+                }
+            }
+            Framing::Dribble(size) => write!(f, ", {size} bytes at a time")?,
+            Framing::LongLength(size) => write!(f, ", its length written in {size} bytes")?,
+        }
+        match self.times {
+            1 => Ok(()),
+            times => write!(f, ", {times} times"),
+        }
+    }
+}
+
+impl Sending {
+    pub(super) fn new(words: impl Into<String>, payload: Payload, framing: Framing) -> Sending {
+        Sending { payload, framing, times: 1, words: words.into() }
+    }
+
+    fn framed(self, framing: Framing) -> Sending {
+        Sending { framing, ..self }
+    }
+
+    /// In fragments of so many bytes.
+    pub fn in_fragments_of(self, size: usize) -> Sending {
+        self.framed(Framing::Fragments { size, between: None })
+    }
+
+    /// In fragments of so many bytes, with a control frame of this opcode between any two.
+    pub fn in_fragments_with(self, size: usize, opcode: u8) -> Sending {
+        self.framed(Framing::Fragments { size, between: Some(opcode) })
+    }
+
+    /// As a text message.
+    pub fn as_text(self) -> Sending {
+        self.framed(Framing::One(octets::TEXT))
+    }
+
+    /// In one frame that begins with this byte: FIN, reserved bits and opcode
+    /// ([RFC 6455 §5.2](https://www.rfc-editor.org/rfc/rfc6455#section-5.2)).
+    pub fn in_frame(self, first: u8) -> Sending {
+        self.framed(Framing::One(first))
+    }
+
+    /// Without a mask, which a client must not do.
+    pub fn unmasked(self) -> Sending {
+        self.framed(Framing::Unmasked(octets::BINARY))
+    }
+
+    /// With a mask, which a server must not do.
+    pub fn masked(self) -> Sending {
+        self.framed(Framing::Masked(octets::BINARY))
+    }
+
+    /// So many bytes at a time.
+    pub fn dribbled(self, size: usize) -> Sending {
+        self.framed(Framing::Dribble(size))
+    }
+
+    /// With its length in more bytes than it needs: 2 or 8.
+    pub fn with_length_in(self, bytes: usize) -> Sending {
+        self.framed(Framing::LongLength(bytes))
+    }
+
+    /// So many times.
+    pub fn times(self, times: usize) -> Sending {
+        Sending { times, ..self }
+    }
+
+    /// With this client id, if it is a call of `authenticate`.
+    pub fn as_client(mut self, other: Id) -> Sending {
+        if let Payload::Authenticate { id, .. } = &mut self.payload {
+            self.words += &match &other {
+                Id::Own => String::new(),
+                Id::Other(nth) => format!(" as another client ({nth})"),
+                Id::Text(text) => format!(" as the client {}", shortened(&format!("{text:?}"))),
+            };
+            *id = other;
+        }
+        self
+    }
+
+    /// With this token, if it is a call of `authenticate`.
+    pub fn with_token(mut self, other: TokenSpec) -> Sending {
+        if let Payload::Authenticate { token, .. } = &mut self.payload {
+            self.words += &format!(" with {other}");
+            *token = other;
+        }
+        self
+    }
+
+    /// With a header pair, if it is a call of `authenticate`.
+    pub fn with_header(mut self, key: i32, value: &str) -> Sending {
+        if let Payload::Authenticate { headers, .. } = &mut self.payload {
+            self.words += &format!(" with the header {key}: {value:?}");
+            headers.push(SatAuthHeaderPair { key, value: value.into() });
+        }
+        self
+    }
+}
+
+/// Sends this.
+pub fn send(sending: Sending) -> Step {
+    Step::Send(sending)
+}
+
+/// A call of `authenticate` with this number, the id of the case and a good token.
+pub fn authenticate(request_id: u32) -> Sending {
+    let (id, token, headers) = (Id::Own, TokenSpec::good(), vec![]);
+    let payload = Payload::Authenticate { request_id, id, token, headers };
+    Sending::new(format!("authenticate ({request_id})"), payload, Framing::One(octets::BINARY))
+}
+
+/// A call with this number.
+pub fn call(request_id: u32, request: impl Into<Request>) -> Sending {
+    let request = request.into();
+    let words = format!("{} ({request_id}) {request:?}", request.method());
+    message_in_words(words, &request.encode(request_id))
+}
+
+/// A call of any method, with any body.
+pub fn call_of(method: &str, request_id: u32, body: &[u8]) -> Sending {
+    let words = format!("a call of {method:?} ({request_id}) with the body {}", hex(body));
+    let message = Bytes::copy_from_slice(body);
+    let envelope = SatRpcRequest { method: method.into(), request_id, message };
+    message_in_words(words, &envelope.into())
+}
+
+/// A message that travels alone.
+pub fn message(message: impl Into<Message>) -> Sending {
+    let message = message.into();
+    message_in_words(format!("{message:?}"), &message)
+}
+
+/// A binary message of these bytes.
+pub fn binary(words: &str, bytes: impl Into<Bytes>) -> Sending {
+    Sending::new(words, Payload::Bytes(bytes.into()), Framing::One(octets::BINARY))
+}
+
+/// Bytes that are no frame, or several.
+pub fn raw(words: &str, bytes: impl Into<Bytes>) -> Sending {
+    Sending::new(words, Payload::Bytes(bytes.into()), Framing::Raw)
+}
+
+/// A control frame or any other, by the first byte of the frame.
+pub fn frame(words: &str, first: u8, payload: impl Into<Bytes>) -> Sending {
+    Sending::new(words, Payload::Bytes(payload.into()), Framing::One(first))
+}
+
+/// A WebSocket ping.
+pub fn ping(payload: &'static [u8]) -> Sending {
+    frame(&format!("a ping of {} bytes", payload.len()), octets::PING, payload)
+}
+
+/// A WebSocket pong that nobody has asked for.
+pub fn pong(payload: &'static [u8]) -> Sending {
+    frame("a pong", octets::PONG, payload)
+}
+
+/// A close frame with this code and reason.
+pub fn close(code: u16, reason: &str) -> Sending {
+    let payload = [&code.to_be_bytes()[..], reason.as_bytes()].concat();
+    frame(&format!("a close frame of {code} {reason:?}"), octets::CLOSE, payload)
+}
+
+/// The positive answer to the peer's call that was expected last.
+pub fn answer(reply: impl Into<Reply>) -> Sending {
+    let reply = reply.into();
+    let words = format!("the answer {reply:?}");
+    let Message::Response(SatRpcResponse { result, .. }) = reply.encode(0) else {
+        return binary(&words, Bytes::new());
+    };
+    answering(words, result)
+}
+
+/// The negative answer to the peer's call that was expected last.
+pub fn refuse(code: ErrorCode) -> Sending {
+    let words = format!("the refusal {}", code.as_str_name());
+    answering(words, Some(Outcome::Error(SatErrorResp::of(code))))
+}
+
+/// A response to the peer's call that was expected last that holds neither answer nor error.
+pub fn empty_response() -> Sending {
+    answering("a response without a result".into(), None)
+}
+
+fn answering(words: String, result: Option<Outcome>) -> Sending {
+    let payload = Payload::Answer { result, method: None, off_by: 0 };
+    Sending::new(words, payload, Framing::One(octets::BINARY))
+}
+
+impl Sending {
+    /// With a wrong request id, if it is an answer.
+    pub fn with_wrong_number(mut self) -> Sending {
+        if let Payload::Answer { off_by, .. } = &mut self.payload {
+            *off_by = 1000;
+            self.words += " with a wrong request id";
+        }
+        self
+    }
+
+    /// With another method, if it is an answer.
+    pub fn with_method(mut self, other: &'static str) -> Sending {
+        if let Payload::Answer { method, .. } = &mut self.payload {
+            *method = Some(other);
+            self.words += &format!(" with the method {other:?}");
+        }
+        self
+    }
+}
+
+fn message_in_words(words: String, message: &Message) -> Sending {
+    Sending::new(words, Payload::Bytes(message.encode()), Framing::One(octets::BINARY))
+}
+
+/// `startReplication` from the beginning.
+pub fn start() -> SatInStartReplicationReq {
+    SatInStartReplicationReq::default()
+}
+
+/// `startReplication` from this position.
+pub fn start_at(lsn: &'static [u8]) -> SatInStartReplicationReq {
+    SatInStartReplicationReq { lsn: Bytes::from_static(lsn), ..Default::default() }
+}
+
+/// `stopReplication`.
+pub fn stop() -> SatInStopReplicationReq {
+    SatInStopReplicationReq {}
+}
+
+/// `subscribe` without shapes.
+pub fn subscribe(id: &str) -> SatSubsReq {
+    SatSubsReq { subscription_id: id.into(), shape_requests: vec![] }
+}
+
+/// `unsubscribe`.
+pub fn unsubscribe(id: &str) -> SatUnsubsReq {
+    SatUnsubsReq { subscription_ids: vec![id.into()] }
+}
+
+// ---- Expecting ----
+
+/// What arrives, as far as a case looks at it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Incoming {
+    /// A binary message that is one of this protocol.
+    Message(Message),
+    /// A binary message that is not.
+    Undecodable(Bytes),
+    /// A text message.
+    Text(Bytes),
+    /// A ping.
+    Ping(Bytes),
+    /// A pong.
+    Pong(Bytes),
+    /// A close frame.
+    Close(Option<Close>),
+    /// A breach of RFC 6455, in words.
+    Breach(String),
+    /// The end of the stream.
+    End,
+}
+
+impl fmt::Display for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Incoming::Message(message) => f.write_str(&in_words(message)),
+            Incoming::Undecodable(bytes) => write!(f, "a message that is none: {}", hex(bytes)),
+            Incoming::Text(text) => write!(f, "a text message of {} bytes", text.len()),
+            Incoming::Ping(payload) => write!(f, "a ping of {} bytes", payload.len()),
+            Incoming::Pong(payload) => write!(f, "a pong of {} bytes", payload.len()),
+            Incoming::Close(None) => f.write_str("a close frame without a code"),
+            Incoming::Close(Some(close)) => write!(f, "a close frame of {close}"),
+            Incoming::Breach(words) => write!(f, "a breach of RFC 6455: {words}"),
+            Incoming::End => f.write_str("the end of the connection"),
+        }
+    }
+}
+
+/// A message in words, with the body of its envelope.
+pub(super) fn in_words(message: &Message) -> String {
+    match message {
+        Message::Request(envelope) => match Request::decode(envelope.clone()) {
+            Ok(request) => {
+                format!("call {} ({}) {request:?}", request.method(), envelope.request_id)
+            }
+            Err(error) => error.to_string(),
+        },
+        Message::Response(envelope) => {
+            let answer = match (envelope.method.parse(), &envelope.result) {
+                (_, None) => "without a result".to_owned(),
+                (_, Some(Outcome::Error(error))) => format!("refused: {error}"),
+                (Err(_), Some(Outcome::Message(body))) => hex(body),
+                (Ok(method), Some(_)) => match Reply::decode(method, envelope.clone()) {
+                    Ok(reply) => format!("{reply:?}"),
+                    Err(error) => error.to_string(),
+                },
+            };
+            format!("response to {:?} ({}): {answer}", envelope.method, envelope.request_id)
+        }
+        message => format!("{message:?}"),
+    }
+}
+
+/// Bytes in hex; only the beginning of many.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    const MOST: usize = 512;
+    let mut text: String = bytes.iter().take(MOST).map(|byte| format!("{byte:02x}")).collect();
+    if bytes.len() > MOST {
+        text += &format!("… ({} bytes)", bytes.len());
+    }
+    text
+}
+
+/// What must come next.
+#[derive(Clone)]
+pub struct Expectation {
+    words: String,
+    test: Arc<dyn Fn(&Incoming) -> bool + Send + Sync>,
+}
+
+impl Expectation {
+    pub(super) fn is_met_by(&self, incoming: &Incoming) -> bool {
+        (self.test)(incoming)
+    }
+
+    /// As a step, with a deadline of its own.
+    pub fn within(self, time: Duration) -> Step {
+        Step::Expect(self, Some(time))
+    }
+
+    /// This, or another.
+    pub fn or(self, other: Expectation) -> Expectation {
+        let words = format!("{}, or {}", self.words, other.words);
+        such(words, move |incoming| self.is_met_by(incoming) || other.is_met_by(incoming))
+    }
+}
+
+impl fmt::Display for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl fmt::Debug for Expectation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+/// This must come next, in the time of the run.
+pub fn expect(expectation: Expectation) -> Step {
+    Step::Expect(expectation, None)
+}
+
+/// Anything that passes this test, in words.
+pub fn such(
+    words: impl Into<String>,
+    test: impl Fn(&Incoming) -> bool + Send + Sync + 'static,
+) -> Expectation {
+    Expectation { words: words.into(), test: Arc::new(test) }
+}
+
+/// A message that passes this test.
+pub fn a_message(
+    words: impl Into<String>,
+    test: impl Fn(&Message) -> bool + Send + Sync + 'static,
+) -> Expectation {
+    such(words, move |incoming| matches!(incoming, Incoming::Message(message) if test(message)))
+}
+
+/// The positive answer to the call with this number that passes this test.
+pub fn reply_such(
+    words: impl Into<String>,
+    method: Method,
+    request_id: u32,
+    test: impl Fn(&Reply) -> bool + Send + Sync + 'static,
+) -> Expectation {
+    a_message(words, move |message| {
+        let Message::Response(envelope) = message else { return false };
+        envelope.request_id == request_id
+            && envelope.method == method.as_str()
+            && Reply::decode(method, envelope.clone()).is_ok_and(|reply| test(&reply))
+    })
+}
+
+/// Any positive answer to the call of this kind with this number.
+pub fn reply<C: Call>(request_id: u32) -> Expectation {
+    let words = format!("the positive answer to {} ({request_id})", C::METHOD);
+    reply_such(words, C::METHOD, request_id, |_| true)
+}
+
+/// The positive answer to `authenticate`, with the id of the server.
+pub fn welcome(request_id: u32) -> Expectation {
+    let words = format!("SatAuthResp to {request_id} with an id");
+    reply_such(
+        words,
+        Method::Authenticate,
+        request_id,
+        |reply| matches!(reply, Reply::Authenticate(welcome) if !welcome.id.is_empty()),
+    )
+}
+
+/// The positive answer to `startReplication`, without an error in it.
+pub fn started(request_id: u32) -> Expectation {
+    let words = format!("SatInStartReplicationResp to {request_id} without an error");
+    reply_such(words, Method::StartReplication, request_id, |reply| {
+        matches!(reply, Reply::StartReplication(SatInStartReplicationResp { err: None, .. }))
+    })
+}
+
+/// The answer to `startReplication` with this error in it.
+pub fn start_error(request_id: u32, code: Code) -> Expectation {
+    let words = format!("SatInStartReplicationResp to {request_id} with {}", code.as_str_name());
+    reply_such(words, Method::StartReplication, request_id, move |reply| {
+        matches!(reply, Reply::StartReplication(SatInStartReplicationResp { err: Some(err), .. })
+            if err.code() == code)
+    })
+}
+
+/// The negative answer to the call with this number, of this error type.
+pub fn refused(method: &str, request_id: u32, code: ErrorCode) -> Expectation {
+    let words = format!("the refusal {} of {method:?} ({request_id})", code.as_str_name());
+    let method = method.to_owned();
+    a_message(words, move |message| {
+        matches!(message, Message::Response(SatRpcResponse {
+            method: found,
+            request_id: number,
+            result: Some(Outcome::Error(error)),
+        }) if *found == method && *number == request_id && error.error_type() == code)
+    })
+}
+
+/// An error that is no answer, of this type.
+pub fn error(code: ErrorCode) -> Expectation {
+    let words = format!("a bare SatErrorResp {}", code.as_str_name());
+    a_message(
+        words,
+        move |message| matches!(message, Message::Error(error) if error.error_type() == code),
+    )
+}
+
+/// A call of the peer.
+pub fn called(method: Method) -> Expectation {
+    called_such(format!("a call of {method}"), method, |_| true)
+}
+
+/// A call of the peer that passes this test.
+pub fn called_such(
+    words: impl Into<String>,
+    method: Method,
+    test: impl Fn(&Request) -> bool + Send + Sync + 'static,
+) -> Expectation {
+    a_message(words, move |message| {
+        let Message::Request(envelope) = message else { return false };
+        envelope.method == method.as_str()
+            && Request::decode(envelope.clone()).is_ok_and(|request| test(&request))
+    })
+}
+
+/// A pong with this payload.
+pub fn ponged(payload: &'static [u8]) -> Expectation {
+    such(
+        "a pong with the payload of the ping",
+        move |incoming| matches!(incoming, Incoming::Pong(found) if found == payload),
+    )
+}
+
+/// A ping.
+pub fn pinged() -> Expectation {
+    such("a ping", |incoming| matches!(incoming, Incoming::Ping(_)))
+}
+
+// ---- Ends ----
+
+/// How a connection must end.
+#[derive(Clone, Debug)]
+pub struct Ending {
+    pub(super) kind: EndKind,
+    pub(super) within: Option<Duration>,
+}
+
+/// The ways to end.
+#[derive(Clone, Debug)]
+pub(super) enum EndKind {
+    /// It stays open, which a ping proves.
+    Open,
+    /// By a close frame with one of these codes, and this reason if one is given, and then the end
+    /// of the stream. None of them stands for a frame without a code.
+    Closed(Vec<Option<u16>>, Option<&'static str>),
+    /// By a close frame of any code, or by the end of the stream.
+    Gone,
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.kind {
+            EndKind::Open => f.write_str("stay open"),
+            EndKind::Gone => f.write_str("be closed"),
+            EndKind::Closed(codes, reason) => {
+                let codes: Vec<String> = codes
+                    .iter()
+                    .map(|code| code.map_or("no code".into(), |code| code.to_string()))
+                    .collect();
+                write!(f, "be closed with {}", codes.join(" or "))?;
+                reason.map_or(Ok(()), |reason| write!(f, " and the reason {reason:?}"))
+            }
+        }?;
+        self.within.map_or(Ok(()), |within| write!(f, " within {within:?}"))
+    }
+}
+
+impl Ending {
+    /// And with this reason.
+    pub fn saying(mut self, reason: &'static str) -> Ending {
+        if let EndKind::Closed(_, expected) = &mut self.kind {
+            *expected = Some(reason);
+        }
+        self
+    }
+
+    /// And within so long.
+    pub fn within(self, time: Duration) -> Ending {
+        Ending { within: Some(time), ..self }
+    }
+}
+
+/// The connection must end so, or stay.
+pub fn ends(ending: Ending) -> Step {
+    Step::Ends(ending)
+}
+
+/// It stays open.
+pub fn open_still() -> Ending {
+    Ending { kind: EndKind::Open, within: None }
+}
+
+/// It is closed with this code.
+pub fn closed(code: u16) -> Ending {
+    closed_with([code])
+}
+
+/// It is closed with one of these codes.
+pub fn closed_with(codes: impl IntoIterator<Item = u16>) -> Ending {
+    let codes = codes.into_iter().map(Some).collect();
+    Ending { kind: EndKind::Closed(codes, None), within: None }
+}
+
+/// It is closed somehow: with any code, or none, or by the end of the stream.
+pub fn gone() -> Ending {
+    Ending { kind: EndKind::Gone, within: None }
+}
+
+/// Passes the time of so many milliseconds.
+pub fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Passes the time of so many seconds.
+pub fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}

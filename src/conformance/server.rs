@@ -1,0 +1,190 @@
+//! A run against a server.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    time::{Instant, timeout},
+};
+
+use super::{
+    Case, Need, Outcome, Profile, Report, Tokens, Verdict,
+    play::{Exit, Play, Stage, Stop},
+    wire::Stream,
+};
+
+/// A server that cases are run against.
+#[derive(Clone)]
+pub struct Server {
+    pub(super) dial: Dial,
+    target: String,
+    tokens: Arc<Tokens>,
+    /// What it is set up with.
+    has: Vec<Need>,
+    profile: Profile,
+    patience: Duration,
+    case_deadline: Duration,
+    at_once: usize,
+}
+
+type Dial = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> + Send + Sync>;
+
+impl Server {
+    /// A server that `dial` opens streams to, and the tokens it accepts. `target` is what it is
+    /// called in the report.
+    pub fn new<D, F, S>(target: &str, tokens: Tokens, dial: D) -> Server
+    where
+        D: Fn() -> F + Send + Sync + 'static,
+        F: Future<Output = std::io::Result<S>> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let dial: Dial = Arc::new(move || {
+            let stream = dial();
+            async move { Ok(Box::new(stream.await?) as Box<dyn Stream>) }.boxed()
+        });
+        Server {
+            dial,
+            target: target.into(),
+            has: needs_met_by(&tokens),
+            tokens: Arc::new(tokens),
+            profile: Profile::strict(),
+            patience: Duration::from_secs(5),
+            case_deadline: Duration::from_secs(90),
+            at_once: 16,
+        }
+    }
+
+    /// The same server, judged by another profile.
+    pub fn with_profile(self, profile: Profile) -> Server {
+        Server { profile, ..self }
+    }
+
+    /// The same server, which is set up with this too.
+    pub fn with(mut self, need: Need) -> Server {
+        self.has.push(need);
+        self
+    }
+
+    /// The same server, which is set up without this.
+    pub fn without(mut self, need: Need) -> Server {
+        self.has.retain(|has| *has != need);
+        self
+    }
+
+    /// The same server, whose every answer may take this long; 5 s unless set.
+    pub fn with_timeout(self, patience: Duration) -> Server {
+        Server { patience, ..self }
+    }
+
+    /// The same server, for so many cases at the same time; 16 unless set.
+    pub fn with_cases_at_once(self, at_once: usize) -> Server {
+        Server { at_once: at_once.max(1), ..self }
+    }
+
+    /// Runs these cases, and tells of each when it is done. They end in any order; the report has
+    /// them in the order given.
+    pub async fn run(&self, cases: &[Case], mut done: impl FnMut(&Outcome)) -> Report {
+        // Those that wait for a server's timers begin first.
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        order.sort_by_key(|nth| !cases[*nth].needs.contains(&Need::Time));
+        let mut outcomes: Vec<Option<Outcome>> = vec![None; cases.len()];
+        let mut running = stream::iter(order)
+            .map(|nth| async move { (nth, self.run_case(&cases[nth]).await) })
+            .buffer_unordered(self.at_once);
+        while let Some((nth, outcome)) = running.next().await {
+            done(&outcome);
+            outcomes[nth] = Some(outcome);
+        }
+        Report {
+            target: self.target.clone(),
+            profile: self.profile.name,
+            outcomes: outcomes.into_iter().flatten().collect(),
+        }
+    }
+
+    /// Runs one case.
+    pub async fn run_case(&self, case: &Case) -> Outcome {
+        let (applied, differs) = self.profile.applied(case);
+        let Some(case) = applied else {
+            let reason = differs.unwrap_or("not in this profile").to_owned();
+            return Outcome { differs, ..Outcome::skipped(case, reason) };
+        };
+        if !case.versions.contains(&self.profile.version) {
+            let reason = format!("it does not hold for {}", self.profile.version);
+            return Outcome { differs, ..Outcome::skipped(&case, reason) };
+        }
+        if let Some(need) = case.needs.iter().find(|need| !self.has.contains(need)) {
+            return Outcome { differs, ..Outcome::skipped(&case, format!("it needs {need}")) };
+        }
+        let stage = Dialled(Arc::clone(&self.dial));
+        let play = Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        Outcome { differs, ..judged(&case, play, self.case_deadline).await }
+    }
+}
+
+/// What the tokens tell of how the server is set up.
+fn needs_met_by(tokens: &Tokens) -> Vec<Need> {
+    let mut has = vec![Need::Time];
+    let Some(key) = tokens.key() else { return has };
+    let unsigned = format!("{:?}", key.minter) == "Minter(none)";
+    has.push(if unsigned { Need::InsecureMode } else { Need::SecureMode });
+    has.push(if key.namespace.is_some() { Need::Namespace } else { Need::NoNamespace });
+    let facts = [
+        (key.secret.is_some(), Need::SharedSecret),
+        (key.public_key.is_some(), Need::PublicKey),
+        (key.issuer.is_some(), Need::Issuer),
+        (key.audience.is_some(), Need::Audience),
+    ];
+    has.extend(facts.into_iter().filter(|(is, _)| *is).map(|(_, need)| need));
+    has
+}
+
+/// Plays a case and judges it.
+pub(super) async fn judged(case: &Case, mut play: Play<'_>, deadline: Duration) -> Outcome {
+    let started = Instant::now();
+    let played = timeout(deadline, play.script(&case.script)).await;
+    let stopped = match played {
+        Ok(Ok(())) => None,
+        Ok(Err(stop)) => Some(stop),
+        Err(_) => Some(Stop::Failed(format!("it is not over after {deadline:?}"))),
+    };
+    let mut outcome = Outcome::new(case, Verdict::Pass);
+    outcome.close = play.close_judged.then_some(Verdict::Pass);
+    match stopped {
+        None => {}
+        Some(Stop::Skipped(reason)) => {
+            outcome.behaviour = Verdict::Skipped(reason);
+            outcome.close = None;
+        }
+        Some(Stop::Failed(reason)) => {
+            outcome.behaviour = Verdict::Fail(reason);
+            outcome.departed = Some(play.at);
+        }
+        Some(Stop::Close(reason)) => {
+            outcome.close = Some(Verdict::Fail(reason));
+            outcome.departed = Some(play.at);
+        }
+    }
+    outcome.record = play.record.lines;
+    outcome.took = started.elapsed();
+    outcome
+}
+
+/// A server is dialled.
+struct Dialled(Dial);
+
+impl Stage for Dialled {
+    fn is_client(&self) -> bool {
+        true
+    }
+
+    fn connect(&mut self) -> BoxFuture<'_, Result<Box<dyn Stream>, String>> {
+        let stream = (self.0)();
+        async move { stream.await.map_err(|error| format!("cannot connect: {error}")) }.boxed()
+    }
+
+    fn exit(&mut self) -> BoxFuture<'_, Exit> {
+        std::future::pending().boxed()
+    }
+}
