@@ -29,7 +29,6 @@ use electric_satellite::{
 };
 use tokio::{
     net::TcpStream,
-    sync::Notify,
     task::JoinHandle,
     time::{Instant, sleep},
 };
@@ -620,7 +619,7 @@ mod process {
         }
         service.signal("-TERM").await;
         // The first is told at once, the last after almost 2 s.
-        let told = Notify::new();
+        let told = tokio::sync::Notify::new();
         let listen = peers.iter_mut().map(async |peer| {
             let heard = peer.hear().await;
             told.notify_one();

@@ -4,41 +4,49 @@ use std::time::Duration;
 
 use electric_satellite::{
     auth::Minter,
-    client::{Client, Resume, Stopped, Subscription},
+    client::{Advice, Client, Resume, Stopped, Subscription},
     conformance::{
-        self, Case, Connections, Exit, Invitation, Launch, Launched, SigningKey, Task, Tokens,
-        client_cases,
+        self, Case, Connections, Exit, Invitation, Launch, Launched, Outcome, SigningKey, Task,
+        Tokens, client_cases,
     },
     transport::Event,
 };
 use futures_util::{FutureExt, future::BoxFuture};
 use libtest_mimic::Trial;
+use tokio::io::DuplexStream;
 
 use super::{simulated, trial};
 
 /// How long a call may take.
 const WITHIN: Duration = Duration::from_secs(10);
 
-/// The client of this crate, in this process.
-struct Ours;
+/// The client of this crate, in this process, behind something.
+struct Ours<F>(F);
 
-impl Launch for Ours {
+impl<F> Launch for Ours<F>
+where
+    F: Fn(DuplexStream) -> DuplexStream + Clone + Send + Sync + 'static,
+{
     fn launch(&self, invitation: Invitation) -> BoxFuture<'_, std::io::Result<Launched>> {
-        let launched = Launched::new(|connections| app(invitation, connections));
+        let through = self.0.clone();
+        let launched = Launched::new(|connections| app(invitation, connections, through));
         async { Ok(launched) }.boxed()
     }
 }
 
 /// An application that does what it is told.
-async fn app(invitation: Invitation, connections: Connections) -> Exit {
+async fn app<F>(invitation: Invitation, connections: Connections, through: F) -> Exit
+where
+    F: Fn(DuplexStream) -> DuplexStream + Clone + Send + Sync + 'static,
+{
     let client = Client::builder("ws://suite", invitation.token)
         .expect("a URL")
         .client_id(invitation.client_id)
         .dialer(move |_, _| {
-            let connections = connections.clone();
+            let (connections, through) = (connections.clone(), through.clone());
             async move {
                 let (near, far) = tokio::io::duplex(64 * 1024);
-                connections.push(far).await;
+                connections.push(through(far)).await;
                 Ok(near)
             }
         })
@@ -52,9 +60,8 @@ async fn app(invitation: Invitation, connections: Connections) -> Exit {
             Err(stopped) => return Exit::Failure(stopped.to_string()),
         };
         if let Err(error) = connection.start_replication(&mut resume, WITHIN).await {
-            match error.advice() {
-                electric_satellite::client::Advice::ResetState => resume.reset(),
-                _ => {}
+            if error.advice() == Advice::ResetState {
+                resume.reset();
             }
             continue;
         }
@@ -89,10 +96,16 @@ pub(super) fn trials() -> Vec<Trial> {
 }
 
 fn one(case: Case) -> Trial {
-    trial(format!("client::{}", case.id), move || {
-        simulated(async {
-            let tokens = Tokens::made_with(SigningKey::new(Minter::unsigned()));
-            conformance::Client::new("this crate", tokens, Ours).run_case(&case).await
-        })
+    trial(format!("client::{}", case.id), move || run_through(&case, |stream| stream))
+}
+
+/// Runs a case against the client behind something.
+pub(super) fn run_through<F>(case: &Case, through: F) -> Outcome
+where
+    F: Fn(DuplexStream) -> DuplexStream + Clone + Send + Sync + 'static,
+{
+    simulated(async {
+        let tokens = Tokens::made_with(SigningKey::new(Minter::unsigned()));
+        conformance::Client::new("this crate", tokens, Ours(through)).run_case(case).await
     })
 }

@@ -2,6 +2,7 @@
 //! time: one test for each case and each way to set up the peer.
 
 mod client;
+mod mutants;
 mod server;
 
 use electric_satellite::conformance::Outcome;
@@ -11,7 +12,10 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = server::trials();
     trials.extend(client::trials());
-    libtest_mimic::run(&arguments, trials).exit();
+    trials.extend(mutants::trials());
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    mutants::print_table();
+    conclusion.exit();
 }
 
 /// A test that passes if the case does, or does not apply.

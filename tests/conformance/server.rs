@@ -7,10 +7,11 @@ use std::{
 
 use electric_satellite::{
     auth::{Algorithm, JwtAuthenticator, Minter},
-    conformance::{self, Case, SigningKey, Tokens, server_cases},
+    conformance::{self, Case, Need, SigningKey, Tokens, server_cases},
     server::{Server, empty_database},
 };
 use libtest_mimic::Trial;
+use tokio::io::DuplexStream;
 
 use super::{simulated, trial};
 
@@ -19,7 +20,7 @@ const SECRET: &str = "a secret that is known to tests only, and long enough for 
 
 /// How a server is set up.
 #[derive(Clone, Copy)]
-struct Setting {
+pub(super) struct Setting {
     name: &'static str,
     variables: &'static [(&'static str, &'static str)],
 }
@@ -40,13 +41,34 @@ const SETTINGS: &[Setting] = &[
 ];
 
 impl Setting {
+    /// The one that most servers have.
+    pub(super) const HS256: Setting = Setting {
+        name: "hs256",
+        variables: &[("AUTH_JWT_ALG", "HS256"), ("AUTH_JWT_KEY", SECRET)],
+    };
+
+    /// One in which the case applies.
+    pub(super) fn for_case(case: &Case) -> Setting {
+        let needs = |need| case.needs.contains(&need);
+        match (needs(Need::InsecureMode), needs(Need::Namespace)) {
+            (true, _) => SETTINGS[0],
+            (false, false) => Setting::HS256,
+            (false, true) => SETTINGS[2],
+        }
+    }
+
+    /// Signs what the server accepts.
+    pub(super) fn minter(&self) -> Option<Minter> {
+        Minter::from_vars(|name| self.value(name)).ok()
+    }
+
     fn value(&self, name: &str) -> Option<String> {
         let found = self.variables.iter().find(|(variable, _)| *variable == name);
         found.map(|(_, value)| (*value).to_owned())
     }
 
     fn tokens(&self) -> Tokens {
-        let minter = Minter::from_vars(|name| self.value(name)).expect("a good setting");
+        let minter = self.minter().expect("a good setting");
         let secret = self.value("AUTH_JWT_ALG").map(|algorithm| {
             let algorithm: Algorithm = algorithm.parse().expect("an algorithm");
             (algorithm, SECRET.as_bytes().to_vec())
@@ -62,6 +84,14 @@ impl Setting {
 
     /// A server of this crate with this setting, as the suite sees it.
     fn target(&self) -> conformance::Server {
+        self.target_through(|stream| stream)
+    }
+
+    /// The same server behind something.
+    pub(super) fn target_through<F>(&self, through: F) -> conformance::Server
+    where
+        F: Fn(DuplexStream) -> DuplexStream + Send + Sync + 'static,
+    {
         let authenticator =
             JwtAuthenticator::from_vars(|name| self.value(name)).expect("a good setting");
         let server = Server::new(authenticator);
@@ -77,6 +107,7 @@ impl Setting {
                     empty_database(connection).await;
                 }
             });
+            let near = through(near);
             async { Ok(near) }
         })
     }

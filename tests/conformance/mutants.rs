@@ -1,0 +1,70 @@
+//! Wrong on purpose: servers and clients of this crate behind something that alters, drops, repeats
+//! or delays what passes. Each must be caught by a case that names the rule it breaks.
+
+mod clients;
+mod proxy;
+mod servers;
+
+use std::sync::Mutex;
+
+use electric_satellite::conformance::{Case, Outcome, client_cases, server_cases};
+use libtest_mimic::{Failed, Trial};
+
+use proxy::Tamper;
+
+/// Makes what alters one connection.
+type Tampering = fn() -> Box<dyn Tamper>;
+
+/// Something wrong, and the cases that must find it.
+pub(super) struct Mutant {
+    /// What it does.
+    name: &'static str,
+    /// The cases that name the rule it breaks: each must fail.
+    caught_by: &'static [&'static str],
+    /// Alters what passes through one connection.
+    tamper: Tampering,
+}
+
+/// Which cases caught which mutant.
+static TABLE: Mutex<Vec<(String, Vec<String>)>> = Mutex::new(vec![]);
+
+pub(super) fn trials() -> Vec<Trial> {
+    let servers =
+        servers::MUTANTS.iter().map(|mutant| one("server", mutant, server_cases(), servers::run));
+    let clients =
+        clients::MUTANTS.iter().map(|mutant| one("client", mutant, client_cases(), clients::run));
+    servers.chain(clients).collect()
+}
+
+fn one(
+    side: &'static str,
+    mutant: &'static Mutant,
+    cases: Vec<Case>,
+    run: fn(&Case, Tampering) -> Outcome,
+) -> Trial {
+    Trial::test(format!("mutant::{side}::{}", mutant.name), move || {
+        let failed: Vec<&str> = cases
+            .iter()
+            // All that may catch it: the groups of those that must.
+            .filter(|case| mutant.caught_by.iter().any(|id| id.starts_with(case.group())))
+            .filter(|case| run(case, mutant.tamper).is_fail())
+            .map(|case| case.id)
+            .collect();
+        let row =
+            (format!("{side}: {}", mutant.name), failed.iter().map(|id| (*id).into()).collect());
+        TABLE.lock().expect("no panic").push(row);
+        match mutant.caught_by.iter().find(|id| !failed.contains(id)) {
+            None => Ok(()),
+            Some(id) => Err(Failed::from(format!("{id} does not fail; {failed:?} do"))),
+        }
+    })
+}
+
+/// Prints which cases caught which mutant.
+pub(super) fn print_table() {
+    let mut table = TABLE.lock().expect("no panic");
+    table.sort();
+    for (mutant, cases) in table.iter() {
+        println!("{mutant:<64} {}", cases.join(" "));
+    }
+}

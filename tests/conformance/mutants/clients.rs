@@ -1,0 +1,113 @@
+//! Clients that are wrong.
+
+use electric_satellite::{
+    conformance::{Case, Outcome},
+    wire::{
+        Message, Request,
+        proto::{SatAuthReq, SatRpcRequest},
+    },
+};
+
+use super::{
+    super::client::run_through,
+    Mutant, Tampering,
+    proxy::{Frame, Pass, Tamper, between},
+};
+
+/// Runs a case against a client that is tampered with.
+pub(super) fn run(case: &Case, tamper: Tampering) -> Outcome {
+    run_through(case, move |server| {
+        let (near, far) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(between(server, far, tamper()));
+        near
+    })
+}
+
+macro_rules! mutants {
+    ($($name:literal caught by [$($id:literal),+] = $tamper:expr;)*) => {
+        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
+            name: $name,
+            caught_by: &[$($id),+],
+            tamper: || Box::new($tamper),
+        },)*];
+    };
+}
+
+/// Alters the request for the upgrade.
+struct Upgrade(fn(String) -> String);
+
+impl Tamper for Upgrade {
+    fn request(&mut self, head: String) -> String {
+        (self.0)(head)
+    }
+}
+
+/// Alters frames of the client of one opcode.
+struct Frames(u8, fn(Frame) -> Vec<Pass>);
+
+impl Tamper for Frames {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.is(self.0) {
+            true => (self.1)(frame),
+            false => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Alters the calls of the client.
+struct Calls(fn(SatRpcRequest) -> Vec<SatRpcRequest>);
+
+impl Tamper for Calls {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.message() {
+            Some(Message::Request(request)) => (self.0)(request)
+                .into_iter()
+                .map(|request| Pass::On(frame.with(&request.into())))
+                .collect(),
+            _ => vec![Pass::On(frame)],
+        }
+    }
+}
+
+fn presenting(request: SatRpcRequest, change: fn(SatAuthReq) -> SatAuthReq) -> SatRpcRequest {
+    let request_id = request.request_id;
+    let changed = match Request::decode(request.clone()) {
+        Ok(Request::Authenticate(auth)) => Request::from(change(auth)).encode(request_id),
+        _ => return request,
+    };
+    let Message::Request(changed) = changed else { return request };
+    changed
+}
+
+mutants! {
+    "asks for another path" caught by ["SAT-C-AUTH-001"] =
+        Upgrade(|head| head.replacen(" /ws ", " /socket ", 1));
+    "offers no subprotocol" caught by ["SAT-C-AUTH-001"] = Upgrade(|head| {
+        let lines = head.split("\r\n").filter(|line| !line.contains("electric."));
+        lines.collect::<Vec<_>>().join("\r\n")
+    });
+    "does not mask its frames" caught by ["SAT-C-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(Frame { masked: false, ..frame })]
+    });
+    "sends text" caught by ["SAT-C-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(Frame { first: 0x81, ..frame })]
+    });
+    "presents no client id" caught by ["SAT-C-AUTH-001"] = Calls(|request| {
+        vec![presenting(request, |auth| SatAuthReq { id: String::new(), ..auth })]
+    });
+    "presents no token" caught by ["SAT-C-AUTH-001"] = Calls(|request| {
+        vec![presenting(request, |auth| SatAuthReq { token: String::new(), ..auth })]
+    });
+    "does not authenticate" caught by ["SAT-C-AUTH-001"] = Calls(|request| {
+        let is = request.method == "authenticate";
+        if is { vec![] } else { vec![request] }
+    });
+    "never starts" caught by ["SAT-C-START-001"] = Calls(|request| {
+        let is = request.method == "startReplication";
+        if is { vec![] } else { vec![request] }
+    });
+    "calls everything twice" caught by ["SAT-C-START-001"] = Calls(|request| {
+        vec![request.clone(), request]
+    });
+    "does not answer pings" caught by ["SAT-C-START-001"] = Frames(10, |_| vec![]);
+}

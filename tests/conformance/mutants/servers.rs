@@ -1,0 +1,230 @@
+//! Servers that are wrong.
+
+use electric_satellite::{
+    auth::Minter,
+    conformance::{Case, Outcome},
+    wire::{
+        Message, Method, Reply, Request,
+        proto::{
+            SatAuthReq, SatErrorResp, SatInStartReplicationResp, SatRpcRequest, SatRpcResponse,
+            sat_error_resp::ErrorCode, sat_rpc_response::Result as Answer,
+        },
+    },
+};
+use serde_json::json;
+
+use super::{
+    super::{server::Setting, simulated},
+    Mutant, Tampering,
+    proxy::{Frame, Pass, Tamper, between},
+};
+
+/// Runs a case against a server that is tampered with.
+pub(super) fn run(case: &Case, tamper: Tampering) -> Outcome {
+    let setting = Setting::for_case(case);
+    simulated(async {
+        let target = setting.target_through(move |client| {
+            let (near, far) = tokio::io::duplex(64 * 1024);
+            tokio::spawn(between(far, client, tamper()));
+            near
+        });
+        target.run_case(case).await
+    })
+}
+
+macro_rules! mutants {
+    ($($name:literal caught by [$($id:literal),+] = $tamper:expr;)*) => {
+        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
+            name: $name,
+            caught_by: &[$($id),+],
+            tamper: || Box::new($tamper),
+        },)*];
+    };
+}
+
+/// Alters the answers to calls.
+struct Answers(fn(SatRpcResponse) -> Vec<SatRpcResponse>);
+
+impl Tamper for Answers {
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.message() {
+            Some(Message::Response(response)) => (self.0)(response)
+                .into_iter()
+                .map(|response| Pass::On(frame.with(&response.into())))
+                .collect(),
+            _ => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Alters frames of the server of one opcode.
+struct Frames(u8, fn(Frame) -> Vec<Pass>);
+
+impl Tamper for Frames {
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.is(self.0) {
+            true => (self.1)(frame),
+            false => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Alters the answer to the upgrade.
+struct Upgrade(fn(String) -> String);
+
+impl Tamper for Upgrade {
+    fn answer(&mut self, head: String) -> String {
+        (self.0)(head)
+    }
+}
+
+/// Alters the calls of the client before the server sees them.
+struct Calls(fn(SatRpcRequest, &Frame) -> Vec<Pass>);
+
+impl Tamper for Calls {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.message() {
+            Some(Message::Request(request)) => (self.0)(request, &frame),
+            _ => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Does not pass on closes, nor the end.
+struct NeverCloses;
+
+impl Tamper for NeverCloses {
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        if frame.is(8) { vec![] } else { vec![Pass::On(frame)] }
+    }
+
+    fn ends_with_server(&self) -> bool {
+        false
+    }
+}
+
+/// Passes on closes, and keeps the connection.
+struct NeverEnds;
+
+impl Tamper for NeverEnds {
+    fn ends_with_server(&self) -> bool {
+        false
+    }
+}
+
+/// An answer to the client in the server's place.
+fn back(frame: &Frame, request_id: u32, reply: Reply) -> Pass {
+    Pass::Back(Frame { masked: false, ..frame.with(&reply.encode(request_id)) })
+}
+
+/// Changes what the client presents.
+fn presenting(
+    request: SatRpcRequest,
+    frame: &Frame,
+    change: fn(SatAuthReq) -> SatAuthReq,
+) -> Vec<Pass> {
+    let request_id = request.request_id;
+    match Request::decode(request) {
+        Ok(Request::Authenticate(auth)) => {
+            vec![Pass::On(frame.with(&Request::from(change(auth)).encode(request_id)))]
+        }
+        _ => vec![Pass::On(frame.clone())],
+    }
+}
+
+/// A token that the server accepts in its setting, whatever was presented.
+fn good_token() -> String {
+    let now = electric_satellite::session::UnixTime::now().as_secs();
+    let claims = json!({ "sub": "mutant", "iat": now, "exp": now + 300 });
+    let minter = Setting::HS256.minter().unwrap_or_else(Minter::unsigned);
+    minter.mint(&claims).expect("an object").expose().to_owned()
+}
+
+fn error_type(mut response: SatRpcResponse, from: ErrorCode, to: ErrorCode) -> SatRpcResponse {
+    if let Some(Answer::Error(error)) = &mut response.result
+        && error.error_type() == from
+    {
+        *error = SatErrorResp { error_type: to.into(), ..error.clone() };
+    }
+    response
+}
+
+fn close_code(frame: Frame, from: u16, to: u16) -> Vec<Pass> {
+    let mut frame = frame;
+    if frame.payload.starts_with(&from.to_be_bytes()) {
+        frame.payload[..2].copy_from_slice(&to.to_be_bytes());
+    }
+    vec![Pass::On(frame)]
+}
+
+mutants! {
+    "does not tell its id" caught by ["SAT-AUTH-001"] = Answers(|response| {
+        let method: Result<Method, _> = response.method.parse();
+        match method {
+            Ok(Method::Authenticate) if matches!(response.result, Some(Answer::Message(_))) => {
+                let result = Some(Answer::Message(Default::default()));
+                vec![SatRpcResponse { result, ..response }]
+            }
+            _ => vec![response],
+        }
+    });
+    "answers with another request id" caught by ["SAT-AUTH-001"] = Answers(|response| {
+        vec![SatRpcResponse { request_id: response.request_id + 1, ..response }]
+    });
+    "answers with another method" caught by ["SAT-AUTH-001"] = Answers(|response| {
+        vec![SatRpcResponse { method: response.method.to_uppercase(), ..response }]
+    });
+    "answers twice" caught by ["SAT-AUTH-001"] = Answers(|response| {
+        vec![response.clone(), response]
+    });
+    "does not answer" caught by ["SAT-AUTH-001"] = Answers(|_| vec![]);
+    "leaves the result out" caught by ["SAT-AUTH-001"] = Answers(|response| {
+        vec![SatRpcResponse { result: None, ..response }]
+    });
+    "says AUTH_FAILED" caught by ["SAT-AUTH-002"] = Answers(|response| {
+        vec![error_type(response, ErrorCode::AuthRequired, ErrorCode::AuthFailed)]
+    });
+    "closes with 1000 after an error" caught by ["SAT-AUTH-002"] =
+        Frames(8, |frame| close_code(frame, 1007, 1000));
+    "drops the connection without a close frame" caught by ["SAT-AUTH-002"] =
+        Frames(8, |_| vec![]);
+    "does not close" caught by ["SAT-AUTH-002"] = NeverCloses;
+    "keeps the connection after the close frames" caught by ["SAT-AUTH-002"] = NeverEnds;
+    "masks its frames" caught by ["SAT-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(Frame { masked: true, ..frame })]
+    });
+    "sends text" caught by ["SAT-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(Frame { first: 0x81, ..frame })]
+    });
+    "sets a reserved bit" caught by ["SAT-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(Frame { first: 0xc2, ..frame })]
+    });
+    "sends every frame twice" caught by ["SAT-AUTH-001"] = Frames(2, |frame| {
+        vec![Pass::On(frame.clone()), Pass::On(frame)]
+    });
+    "does not answer pings" caught by ["SAT-AUTH-001"] = Frames(10, |_| vec![]);
+    "agrees to another subprotocol" caught by ["SAT-AUTH-001"] =
+        Upgrade(|head| head.replace("electric.0.12", "electric.0.11"));
+    "agrees to no subprotocol" caught by ["SAT-AUTH-001"] = Upgrade(|head| {
+        let lines = head.split("\r\n").filter(|line| !line.contains("electric."));
+        lines.collect::<Vec<_>>().join("\r\n")
+    });
+    "mistakes the key of the upgrade" caught by ["SAT-AUTH-001"] = Upgrade(|head| {
+        head.replace("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=", "s3pPLMBiTxaQ9kYGzzhZRbK+xOp=")
+    });
+    "agrees to an extension that was not offered" caught by ["SAT-AUTH-001"] = Upgrade(|head| {
+        head.replacen("\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n", 1)
+    });
+    "accepts every token" caught by ["SAT-AUTH-002"] = Calls(|request, frame| {
+        presenting(request, frame, |auth| SatAuthReq { token: good_token(), ..auth })
+    });
+    "starts replication for anybody" caught by ["SAT-AUTH-003"] = Calls(|request, frame| {
+        match request.method.as_str() {
+            "startReplication" => {
+                let reply = SatInStartReplicationResp::default().into();
+                vec![back(frame, request.request_id, reply)]
+            }
+            _ => vec![Pass::On(frame.clone())],
+        }
+    });
+}
