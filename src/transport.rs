@@ -182,13 +182,15 @@ const MAX_AT_ONCE: usize = 64;
 /// What has arrived and is not read yet.
 enum Unread {
     Message(Message),
-    Call(Request, Question),
+    /// Boxed, for it is rare, and larger than all messages.
+    Call(Box<(Request, Question)>),
 }
 
 impl<P> Live<P> {
     /// Answers what nobody will read.
     fn refuse(&mut self, unread: Unread) {
-        if let Unread::Call(_, question) = unread {
+        if let Unread::Call(call) = unread {
+            let (_, question) = *call;
             self.unanswered = self.unanswered.saturating_sub(1);
             let internal = SatErrorResp::of(ErrorCode::Internal);
             // It can only fail if the connection has ended.
@@ -549,7 +551,7 @@ impl<P> Shared<P> {
                 Output::Call(..) if live.drain.as_ref().is_some_and(|it| it.sealed) => {}
                 Output::Call(request, question) => {
                     live.unanswered += 1;
-                    self.arrived(live, Unread::Call(request, question), bytes);
+                    self.arrived(live, Unread::Call(Box::new((request, question))), bytes);
                 }
                 Output::Reply(call, result) => {
                     if let Some(caller) = live.take_call(call) {
@@ -568,7 +570,9 @@ impl<P> Shared<P> {
                 Output::Authenticated(_) => unreachable!("the handshake is over"),
             }
         }
-        live.fed(fed);
+        if fed > 0 {
+            live.fed(fed);
+        }
         end
     }
 

@@ -11,7 +11,7 @@ mod version;
 
 use std::{borrow::Cow, fmt};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use prost::Message as _;
 
 pub use lsn::{MalformedLsn, ServerLsn};
@@ -87,9 +87,9 @@ macro_rules! messages {
                 if frame.is_empty() {
                     return Err(FrameError::Empty);
                 }
-                let body = frame.split_off(1);
-                match frame[0] {
-                    $($byte => $body::decode(body).map(Message::$variant).map_err(|error| {
+                // What is left of it is the body.
+                match frame.get_u8() {
+                    $($byte => $body::decode(frame).map(Message::$variant).map_err(|error| {
                         FrameError::Body { message: stringify!($body), source: error.into() }
                     }),)*
                     unknown => Err(FrameError::UnknownType(unknown)),

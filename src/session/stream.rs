@@ -4,7 +4,7 @@ mod from_client;
 mod from_server;
 mod subscriptions;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::wire::{
     RowError,
@@ -197,7 +197,7 @@ pub struct Window {
 
 /// The relations that were announced in a stream, with how many columns they have.
 #[derive(Debug, Default)]
-struct Relations(HashMap<u32, usize>);
+struct Relations(BTreeMap<u32, usize>);
 
 impl Relations {
     /// Takes a new relation, or the new columns of one.

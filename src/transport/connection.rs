@@ -229,7 +229,7 @@ impl<P> Receiver<P> {
     fn event(&self, unread: Unread) -> Event<P> {
         let (request, question) = match unread {
             Unread::Message(message) => return Event::Message(message),
-            Unread::Call(request, question) => (request, question),
+            Unread::Call(call) => *call,
         };
         let shared = &self.guard.0;
         match request {
