@@ -121,6 +121,12 @@ impl<'a> Play<'a> {
         match step {
             Step::Open(upgrade) => self.open(upgrade).await,
             Step::Ask(ask, answer) => self.ask(ask, answer).await,
+            Step::AskHere(ask, answer) => {
+                let within = answer.within.unwrap_or(self.patience);
+                let http = self.request(&ask.head, within).await?;
+                is_as_expected(http, answer)
+            }
+            Step::Dial => self.connect().await,
             Step::Accept(acceptance) => self.accept(acceptance).await,
             Step::On(nth) => {
                 self.current = nth - 1;
@@ -133,6 +139,7 @@ impl<'a> Play<'a> {
                 outcome => outcome,
             },
             Step::Silence(time) => self.silence(*time).await,
+            Step::Whatever(time) => self.whatever(*time).await,
             Step::Wait(time) => {
                 sleep(*time).await;
                 Ok(())
@@ -207,7 +214,10 @@ impl<'a> Play<'a> {
         lines.extend(upgrade.headers.iter().cloned());
         let path = upgrade.path.as_deref().unwrap_or("/ws");
         let request = octets::upgrade_request(path, &lines);
-        let answer = self.exchange(&request, &[101]).await?;
+        let answer = match upgrade.here {
+            true => self.request(&request, self.patience).await?,
+            false => self.exchange(&request, &[101], self.patience).await?,
+        };
         let Some(http) = answer else {
             return Err(Stop::Failed("the connection ended instead of an HTTP answer".into()));
         };
@@ -217,46 +227,22 @@ impl<'a> Play<'a> {
     }
 
     async fn ask(&mut self, ask: &Ask, expected: &Answer) -> Result<(), Stop> {
-        let http = self.exchange(&ask.head, &expected.statuses).await?;
-        let Some(http) = http else {
-            return match expected.statuses.is_empty() {
-                true => Ok(()),
-                false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
-            };
-        };
-        let status = http.status().unwrap_or(0);
-        if !expected.statuses.contains(&status) {
-            return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
-        }
-        if let Some(body) = expected.body
-            && !http.body.contains(body)
-        {
-            return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
-        }
-        for (name, value) in &expected.headers {
-            let found = http.header(name);
-            let as_expected = match value {
-                Some(value) => found.is_some_and(|found| found.eq_ignore_ascii_case(value)),
-                None => found.is_some(),
-            };
-            if !as_expected {
-                return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
-            }
-        }
-        Ok(())
+        let within = expected.within.unwrap_or(self.patience);
+        let http = self.exchange(&ask.head, &expected.statuses, within).await?;
+        is_as_expected(http, expected)
     }
 
     /// Sends a request on a new connection and reads the answer. A server that has no room says
     /// when to come back, and the suite does, unless that is the answer that is wanted.
-    async fn exchange(&mut self, request: &str, wanted: &[u16]) -> Result<Option<Http>, Stop> {
-        let patience = self.patience;
+    async fn exchange(
+        &mut self,
+        request: &str,
+        wanted: &[u16],
+        within: Duration,
+    ) -> Result<Option<Http>, Stop> {
         for _ in 0..MOST_DEFERRALS {
             self.connect().await?;
-            let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;
-            wire.write_text(&mut self.record, request, patience).await;
-            let http = timeout(patience, wire.http(&mut self.record)).await;
-            let http =
-                http.map_err(|_| Stop::Failed(format!("no HTTP answer within {patience:?}")))?;
+            let http = self.request(request, within).await?;
             let status = http.as_ref().and_then(Http::status);
             let later: Option<u64> = http
                 .as_ref()
@@ -268,6 +254,18 @@ impl<'a> Play<'a> {
             sleep(Duration::from_secs(seconds.clamp(1, 10))).await;
         }
         Err(Stop::Failed("the server has no room, again and again".into()))
+    }
+
+    /// Sends a request on the connection at hand and reads the answer.
+    async fn request(&mut self, request: &str, within: Duration) -> Result<Option<Http>, Stop> {
+        let patience = self.patience;
+        let wire = self
+            .wires
+            .get_mut(self.current)
+            .ok_or(Stop::Failed("there is no connection".into()))?;
+        wire.write_text(&mut self.record, request, patience).await;
+        let http = timeout(within, wire.http(&mut self.record)).await;
+        http.map_err(|_| Stop::Failed(format!("no HTTP answer within {within:?}")))
     }
 
     // ---- Upgrades, as a server ----
@@ -465,6 +463,18 @@ impl<'a> Play<'a> {
         }
     }
 
+    async fn whatever(&mut self, time: Duration) -> Result<(), Stop> {
+        let deadline = Instant::now() + time;
+        while let Ok(incoming) = timeout_at(deadline, self.receive()).await {
+            match incoming? {
+                Incoming::End => break,
+                Incoming::Ping(payload) => self.pong(&payload).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     // ---- Ends ----
 
     async fn ends(&mut self, ending: &Ending) -> Result<(), Stop> {
@@ -606,6 +616,35 @@ impl<'a> Play<'a> {
 
 fn offered(http: &Http) -> impl Iterator<Item = &str> {
     http.headers("sec-websocket-protocol").flat_map(|line| line.split(',')).map(str::trim)
+}
+
+fn is_as_expected(http: Option<Http>, expected: &Answer) -> Result<(), Stop> {
+    let Some(http) = http else {
+        return match expected.statuses.is_empty() || expected.or_end {
+            true => Ok(()),
+            false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
+        };
+    };
+    let status = http.status().unwrap_or(0);
+    if !expected.statuses.contains(&status) {
+        return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
+    }
+    if let Some(body) = expected.body
+        && !http.body.contains(body)
+    {
+        return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
+    }
+    for (name, value) in &expected.headers {
+        let found = http.header(name);
+        let as_expected = match value {
+            Some(value) => found.is_some_and(|found| found.eq_ignore_ascii_case(value)),
+            None => found.is_some(),
+        };
+        if !as_expected {
+            return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
+        }
+    }
+    Ok(())
 }
 
 /// An answer that opens a WebSocket (RFC 6455 §4.2.2) with this subprotocol.

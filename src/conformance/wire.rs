@@ -98,6 +98,8 @@ pub(super) struct Wire {
     /// The opcode and what has arrived of a message in fragments.
     fragments: Option<(u8, BytesMut)>,
     ended: bool,
+    /// The peer takes no more; what is written after that would be the middle of something.
+    stuck: bool,
     pub(super) pongs: bool,
     pub(super) version: Option<crate::wire::Version>,
 }
@@ -114,6 +116,7 @@ impl Wire {
             buffer: BytesMut::new(),
             fragments: None,
             ended: false,
+            stuck: false,
             pongs: true,
             version: None,
         }
@@ -128,6 +131,9 @@ impl Wire {
 
     /// Sends bytes. That the peer is gone shows when reading.
     async fn write(&mut self, record: &mut Record, bytes: &[u8], within: Duration) {
+        if self.stuck {
+            return;
+        }
         let stream = &mut self.stream;
         let written = async {
             stream.write_all(bytes).await?;
@@ -135,8 +141,14 @@ impl Wire {
         };
         match timeout(within, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => record.note(self.nth, "", format!("cannot send: {error}"), "".into()),
-            Err(_) => record.note(self.nth, "", "the peer does not read on", String::new()),
+            Ok(Err(error)) => {
+                self.stuck = true;
+                record.note(self.nth, "", format!("cannot send: {error}"), "".into());
+            }
+            Err(_) => {
+                self.stuck = true;
+                record.note(self.nth, "", "the peer does not read on", String::new());
+            }
         }
     }
 

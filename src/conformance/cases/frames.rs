@@ -1,0 +1,5 @@
+use crate::conformance::Case;
+
+pub(super) fn cases() -> Vec<Case> {
+    vec![]
+}
