@@ -322,8 +322,10 @@ impl<'a> Play<'a> {
             .wires
             .get_mut(self.current)
             .ok_or(Stop::Failed("there is no connection".into()))?;
-        for _ in 0..sending.times {
-            wire.send(&mut self.record, &words, &payload, &sending.framing, patience).await;
+        for nth in 0..sending.times {
+            // What is sent many times stands in the record once.
+            let words = if nth == 0 { words.as_str() } else { "" };
+            wire.send(&mut self.record, words, &payload, &sending.framing, patience).await;
         }
         Ok(())
     }

@@ -245,7 +245,7 @@ impl Ask {
     pub fn line(mut self, line: &str) -> Ask {
         let at = self.head.find("\r\n").unwrap_or(0);
         self.head.replace_range(..at, line);
-        self.words = format!("{} as {line:?}", self.words);
+        self.words = format!("{} as {:?}", self.words, shortened(line));
         self
     }
 

@@ -124,8 +124,10 @@ impl Wire {
 
     /// Sends text as it is.
     pub(super) async fn write_text(&mut self, record: &mut Record, text: &str, within: Duration) {
-        let words = text.lines().next().unwrap_or_default().to_owned();
-        record.note(self.nth, "suite", words, text.to_owned());
+        const MOST: usize = 4096;
+        let shown: String = text.chars().take(MOST).collect();
+        let words: String = text.lines().next().unwrap_or_default().chars().take(100).collect();
+        record.note(self.nth, "suite", words, shown);
         self.write(record, text.as_bytes(), within).await;
     }
 
@@ -152,7 +154,7 @@ impl Wire {
         }
     }
 
-    /// Sends a message so.
+    /// Sends a message so; without words it does not stand in the record.
     pub(super) async fn send(
         &mut self,
         record: &mut Record,
@@ -161,8 +163,10 @@ impl Wire {
         framing: &Framing,
         within: Duration,
     ) {
-        let shown = record.shown(payload);
-        record.note(self.nth, "suite", words, shown);
+        if !words.is_empty() {
+            let shown = record.shown(payload);
+            record.note(self.nth, "suite", words, shown);
+        }
         let mask = self.is_client;
         let bytes = match framing {
             Framing::Raw => payload.to_vec(),
