@@ -10,6 +10,8 @@ mod upgrade;
 
 use super::Case;
 
+pub(super) use frames::{authenticated, upgraded};
+
 /// What is asked of a server, in the order of the specification.
 pub fn server_cases() -> Vec<Case> {
     [

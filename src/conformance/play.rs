@@ -20,8 +20,8 @@ use crate::{
 use super::{
     octets::{self, ACCEPT, Http},
     script::{
-        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, Sending,
-        Step, Upgrade,
+        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, SPOKEN,
+        Sending, Step, Upgrade,
     },
     token::{TokenSpec, Tokens},
     wire::{Record, Stream, Wire},
@@ -124,7 +124,7 @@ impl<'a> Play<'a> {
             Step::AskHere(ask, answer) => {
                 let within = answer.within.unwrap_or(self.patience);
                 let http = self.request(&ask.head, within).await?;
-                is_as_expected(http, answer)
+                self.is_as_expected(http, answer)
             }
             Step::Dial => self.connect().await,
             Step::Accept(acceptance) => self.accept(acceptance).await,
@@ -214,6 +214,7 @@ impl<'a> Play<'a> {
         lines.extend(upgrade.headers.iter().cloned());
         let path = upgrade.path.as_deref().unwrap_or("/ws");
         let request = octets::upgrade_request(path, &lines);
+        let agreed = self.in_this_run(&agreed);
         let answer = match upgrade.here {
             true => self.request(&request, self.patience).await?,
             false => self.exchange(&request, &[101], self.patience).await?,
@@ -229,7 +230,44 @@ impl<'a> Play<'a> {
     async fn ask(&mut self, ask: &Ask, expected: &Answer) -> Result<(), Stop> {
         let within = expected.within.unwrap_or(self.patience);
         let http = self.exchange(&ask.head, &expected.statuses, within).await?;
-        is_as_expected(http, expected)
+        self.is_as_expected(http, expected)
+    }
+
+    /// The same text with the version of the run where it is meant.
+    fn in_this_run(&self, text: &str) -> String {
+        text.replace(SPOKEN, &self.version.to_string())
+    }
+
+    fn is_as_expected(&self, http: Option<Http>, expected: &Answer) -> Result<(), Stop> {
+        let Some(http) = http else {
+            return match expected.statuses.is_empty() || expected.or_end {
+                true => Ok(()),
+                false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
+            };
+        };
+        let status = http.status().unwrap_or(0);
+        if !expected.statuses.contains(&status) {
+            return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
+        }
+        if let Some(body) = expected.body
+            && !http.body.contains(body)
+        {
+            return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
+        }
+        for (name, value) in &expected.headers {
+            let found = http.header(name);
+            let as_expected = match value {
+                Some(value) => {
+                    let value = self.in_this_run(value);
+                    found.is_some_and(|found| found.eq_ignore_ascii_case(&value))
+                }
+                None => found.is_some(),
+            };
+            if !as_expected {
+                return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
+            }
+        }
+        Ok(())
     }
 
     /// Sends a request on a new connection and reads the answer. A server that has no room says
@@ -259,11 +297,12 @@ impl<'a> Play<'a> {
     /// Sends a request on the connection at hand and reads the answer.
     async fn request(&mut self, request: &str, within: Duration) -> Result<Option<Http>, Stop> {
         let patience = self.patience;
+        let request = self.in_this_run(request);
         let wire = self
             .wires
             .get_mut(self.current)
             .ok_or(Stop::Failed("there is no connection".into()))?;
-        wire.write_text(&mut self.record, request, patience).await;
+        wire.write_text(&mut self.record, &request, patience).await;
         let http = timeout(within, wire.http(&mut self.record)).await;
         http.map_err(|_| Stop::Failed(format!("no HTTP answer within {within:?}")))
     }
@@ -618,35 +657,6 @@ impl<'a> Play<'a> {
 
 fn offered(http: &Http) -> impl Iterator<Item = &str> {
     http.headers("sec-websocket-protocol").flat_map(|line| line.split(',')).map(str::trim)
-}
-
-fn is_as_expected(http: Option<Http>, expected: &Answer) -> Result<(), Stop> {
-    let Some(http) = http else {
-        return match expected.statuses.is_empty() || expected.or_end {
-            true => Ok(()),
-            false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
-        };
-    };
-    let status = http.status().unwrap_or(0);
-    if !expected.statuses.contains(&status) {
-        return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
-    }
-    if let Some(body) = expected.body
-        && !http.body.contains(body)
-    {
-        return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
-    }
-    for (name, value) in &expected.headers {
-        let found = http.header(name);
-        let as_expected = match value {
-            Some(value) => found.is_some_and(|found| found.eq_ignore_ascii_case(value)),
-            None => found.is_some(),
-        };
-        if !as_expected {
-            return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
-        }
-    }
-    Ok(())
 }
 
 /// An answer that opens a WebSocket (RFC 6455 §4.2.2) with this subprotocol.

@@ -179,6 +179,10 @@ pub fn upgrade() -> Upgrade {
     Upgrade::default()
 }
 
+/// Stands, in a subprotocol that is offered or agreed to, for the version of the run, which every
+/// peer speaks.
+pub const SPOKEN: &str = "electric.{the version of the run}";
+
 /// An HTTP request, by the byte.
 #[derive(Clone)]
 pub struct Ask {

@@ -16,12 +16,12 @@ const PONG: u8 = 0x8a;
 const CLOSE: u8 = 0x88;
 
 /// A connection that is upgraded, and what happens on it.
-pub(super) fn upgraded(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+pub(in crate::conformance) fn upgraded(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
     [open()].into_iter().chain(steps).collect()
 }
 
 /// A client that is let in, and what happens then.
-pub(super) fn authenticated(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+pub(in crate::conformance) fn authenticated(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
     upgraded([send(authenticate(1)), expect(welcome(1))].into_iter().chain(steps))
 }
 

@@ -7,9 +7,6 @@ const MISSING: &str = "Missing satellite websocket subprotocol";
 /// What is said to who asks for something else than a WebSocket.
 const BAD_REQUEST: &str = "Bad request";
 
-/// The newest version, which is offered where it does not matter which.
-const NEWEST: &str = "electric.0.12";
-
 pub(super) fn cases() -> Vec<Case> {
     let mut cases = vec![];
     cases.extend(each_version());
@@ -39,7 +36,11 @@ fn refuses(ask: Ask, body: &'static str) -> Vec<Step> {
 
 fn each_version() -> Vec<Case> {
     [
-        ("SAT-UPG-001", "A server MUST agree to version 0.12 where that alone is offered.", NEWEST),
+        (
+            "SAT-UPG-001",
+            "A server MUST agree to version 0.12 where that alone is offered.",
+            "electric.0.12",
+        ),
         (
             "SAT-UPG-002",
             "A server MUST agree to version 0.11 where that alone is offered.",
@@ -90,21 +91,21 @@ fn lists() -> Vec<Case> {
         )
         .from("RFC 6455 §4.1, §11.3.4; http_two_one_header_ok_first shows the original")
         .otherwise("A client that speaks several versions cannot say so.")
-        .script(agrees(&["electric.0.10, electric.0.12, electric.0.11"], NEWEST)),
+        .script(agrees(&["electric.0.10, electric.0.12, electric.0.11"], "electric.0.12")),
         must(
             "SAT-UPG-011",
             "A server MUST take the subprotocols of several header lines as one list.",
         )
         .from("RFC 6455 §11.3.4; http_two_headers_electric shows the original")
         .otherwise("Whether a client gets in depends on how a proxy writes the header.")
-        .script(agrees(&["electric.0.10", NEWEST, "electric.0.11"], NEWEST)),
+        .script(agrees(&["electric.0.10", "electric.0.12", "electric.0.11"], "electric.0.12")),
         must(
             "SAT-UPG-012",
             "A server MUST pass over offered subprotocols that are not Satellite's.",
         )
         .from("RFC 6455 §4.2.2; http_two_one_header_foo_first shows the original")
         .otherwise("A client that speaks to several kinds of servers cannot connect.")
-        .script(agrees(&["graphql-ws, electric.0.12, mqtt"], NEWEST)),
+        .script(agrees(&["graphql-ws, electric.{the version of the run}, mqtt"], SPOKEN)),
         must(
             "SAT-UPG-013",
             "A server MUST pass over a header line with another subprotocol beside the one with \
@@ -112,7 +113,7 @@ fn lists() -> Vec<Case> {
         )
         .from("http_two_headers_foo")
         .otherwise("A client that speaks to several kinds of servers cannot connect.")
-        .script(agrees(&["foo", NEWEST], NEWEST)),
+        .script(agrees(&["foo", SPOKEN], SPOKEN)),
         must(
             "SAT-UPG-014",
             "A server MUST pass over an offered version that it does not speak where it speaks \
@@ -120,7 +121,10 @@ fn lists() -> Vec<Case> {
         )
         .from("RFC 6455 §4.2.2; http_two_one_header_ok_second shows the original")
         .otherwise("A newer client cannot fall back to what an older server speaks.")
-        .script(agrees(&["electric.0.99, electric.0.12, electric.0.1"], NEWEST)),
+        .script(agrees(
+            &["electric.0.99, electric.{the version of the run}, electric.0.1"],
+            SPOKEN,
+        )),
         must("SAT-UPG-015", "A server MUST compare versions by number, not by text.")
             .from("X03; versions.md §1")
             .otherwise("0.9 is taken for newer than 0.12, and 0.10 clients get an old protocol.")
@@ -128,15 +132,15 @@ fn lists() -> Vec<Case> {
         should("SAT-UPG-016", "A server SHOULD take a version that is offered twice as offered.")
             .from("RFC 6455 §4.1 forbids it to clients; http_two_headers_same shows the original")
             .otherwise("A proxy that doubles a header shuts clients out.")
-            .script(agrees(&[NEWEST, NEWEST], NEWEST)),
+            .script(agrees(&[SPOKEN, SPOKEN], SPOKEN)),
         must("SAT-UPG-017", "A server MUST ignore white space around the elements of the list.")
             .from("RFC 9110 §5.6.1; http_proto_electric_0_7_sp shows the original")
             .otherwise("Whether a client gets in depends on how a library writes lists.")
-            .script(agrees(&["electric.0.10 ,\telectric.0.12 "], NEWEST)),
+            .script(agrees(&["electric.0.10 ,\telectric.0.12 "], "electric.0.12")),
         must("SAT-UPG-018", "A server MUST ignore empty elements of the list.")
             .from("RFC 9110 §5.6.1.2")
             .otherwise("Whether a client gets in depends on how a library writes lists.")
-            .script(agrees(&[", electric.0.12,,"], NEWEST)),
+            .script(agrees(&[", electric.{the version of the run},,"], SPOKEN)),
     ]
 }
 
@@ -285,7 +289,7 @@ fn other_versions() -> Vec<Case> {
 }
 
 fn no_upgrade() -> Vec<Case> {
-    let ask = || Ask::upgrade([NEWEST]);
+    let ask = || Ask::upgrade([SPOKEN]);
     let table = [
         (
             "SAT-UPG-040",
@@ -382,8 +386,8 @@ fn no_upgrade() -> Vec<Case> {
 }
 
 fn good_upgrades() -> Vec<Case> {
-    let ask = || Ask::upgrade([NEWEST]);
-    let switching = || status([101]).header("Sec-WebSocket-Protocol", Some(NEWEST));
+    let ask = || Ask::upgrade([SPOKEN]);
+    let switching = || status([101]).header("Sec-WebSocket-Protocol", Some(SPOKEN));
     vec![
         must(
             "SAT-UPG-055",
@@ -409,7 +413,7 @@ fn good_upgrades() -> Vec<Case> {
                 "connection: upgrade",
                 "sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==",
                 "sec-websocket-version: 13",
-                "sec-websocket-protocol: electric.0.12",
+                "sec-websocket-protocol: electric.{the version of the run}",
             ])
             .answered(
                 switching().header("Sec-WebSocket-Accept", Some("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")),
@@ -500,7 +504,7 @@ fn paths() -> Vec<Case> {
         must(id, rule)
             .from(source)
             .otherwise("A wrong URL looks right, and what is served beside it is shadowed.")
-            .script([Ask::upgrade([NEWEST])
+            .script([Ask::upgrade([SPOKEN])
                 .line(&format!("GET {path} HTTP/1.1"))
                 .answered(status([404]).saying("Not found"))])
     });
