@@ -7,6 +7,7 @@ use crate::{
 
 /// First bytes of frames: FIN, reserved bits and opcode.
 const BINARY_TO_BE_CONTINUED: u8 = 0x02;
+const TEXT: u8 = 0x81;
 const TEXT_TO_BE_CONTINUED: u8 = 0x01;
 const CONTINUED: u8 = 0x00;
 const LAST_PART: u8 = 0x80;
@@ -15,12 +16,12 @@ const PING: u8 = 0x89;
 const PONG: u8 = 0x8a;
 const CLOSE: u8 = 0x88;
 
-/// A connection that is upgraded, and what happens on it.
+/// A connection is upgraded, and this happens on it.
 pub(in crate::conformance) fn upgraded(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
     [open()].into_iter().chain(steps).collect()
 }
 
-/// A client that is let in, and what happens then.
+/// A client is let in, and this happens then.
 pub(in crate::conformance) fn authenticated(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
     upgraded([send(authenticate(1)), expect(welcome(1))].into_iter().chain(steps))
 }
@@ -35,7 +36,7 @@ pub(super) fn announced(words: &str, first: u8, length: &[u8]) -> Sending {
     raw(words, [&[first, form][..], length, &mask, b"the beginning"].concat())
 }
 
-fn breaches() -> Sending {
+fn a_breach() -> Sending {
     frame("a frame that no server may take", 0xc2, "x")
 }
 
@@ -153,7 +154,7 @@ fn broken_fragments() -> Vec<Case> {
             "A server MUST close with 1002 on a text message that begins inside a binary one.",
             vec![
                 frame("the first fragment of a message", BINARY_TO_BE_CONTINUED, "x"),
-                frame("a text message", 0x81, "x"),
+                frame("a text message", TEXT, "x"),
             ],
         ),
         (
@@ -292,7 +293,7 @@ fn breaches_of_framing() -> Vec<Case> {
             .otherwise(
                 "Whoever can inject bytes is served by a server that has lost its place in them.",
             )
-            .script(upgraded([send(breaches()), send(authenticate(1)), ends(closed(1002))]));
+            .script(upgraded([send(a_breach()), send(authenticate(1)), ends(closed(1002))]));
     before.chain(after).chain([after_a_breach]).collect()
 }
 
@@ -301,21 +302,21 @@ fn text() -> Vec<Case> {
         (
             "SAT-FRM-040",
             "A server MUST close with 1003 on a text message.",
-            frame("a text message", 0x81, "hello"),
+            frame("a text message", TEXT, "hello"),
             closed(1003),
             "README; preauth_text shows the original",
         ),
         (
             "SAT-FRM-041",
             "A server MUST close with 1003 on an empty text message.",
-            frame("an empty text message", 0x81, ""),
+            frame("an empty text message", TEXT, ""),
             closed(1003),
             "README; preauth_text_empty shows the original",
         ),
         (
             "SAT-FRM-042",
             "A server MUST NOT take a good `authenticate` in a text message.",
-            authenticate(1).in_frame(0x81),
+            authenticate(1).in_frame(TEXT),
             // What is no UTF-8 has a code of its own.
             closed_with([1003, 1007]),
             "README; preauth_text_of_valid_auth shows the original",
@@ -336,7 +337,7 @@ fn text() -> Vec<Case> {
             .from("RFC 6455 §8.1; preauth_text_bad_utf8")
             .otherwise("The wrong reason is looked for.")
             .script(upgraded([
-                send(frame("a text message that is not UTF-8", 0x81, &b"\xff\xfe"[..])),
+                send(frame("a text message that is not UTF-8", TEXT, &b"\xff\xfe"[..])),
                 ends(closed_with([1007, 1003])),
                 Step::Alive,
             ])),
@@ -355,7 +356,7 @@ fn text() -> Vec<Case> {
             .from("README; authed_text shows the original")
             .otherwise("A client that forgets to ask for binary messages does not learn why.")
             .script(authenticated([
-                send(frame("a text message", 0x81, "x")),
+                send(frame("a text message", TEXT, "x")),
                 ends(closed(1003)),
                 Step::Alive,
             ])),
@@ -429,7 +430,7 @@ fn lengths() -> Vec<Case> {
             Step::Alive,
         ])),
         must("SAT-FRM-055", "A server MUST take a message of 40 KiB before authentication.")
-            .from("auth.jsonl, long tokens; gaps.md §2")
+            .from("README, frame size; auth_insecure_big_token_200k")
             .otherwise("Tokens with many claims are too large.")
             .script(upgraded([
                 send(authenticate(1).with_header(0, &"a".repeat(40 * 1024))),
@@ -508,6 +509,22 @@ fn control_frames() -> Vec<Case> {
                 send(raw("a ping whose mask is all zero", &b"\x89\x83\0\0\0\0abc"[..])),
                 expect(ponged(b"abc")),
             ])),
+        must(
+            "SAT-FRM-067",
+            "A server MUST NOT mask its frames, nor set reserved bits, nor send anything but binary \
+             messages and control frames.",
+        )
+        .from("RFC 6455 §5.1, §5.2; preauth_ping")
+        .otherwise("Browsers close the connection.")
+        .script(authenticated([
+            send(ping(b"abc")),
+            expect(ponged(b"abc")),
+            send(call(2, start())),
+            expect(started(2)),
+            send(call_of("noSuchMethod", 3, b"")),
+            expect(refused("noSuchMethod", 3, InvalidRequest)),
+            ends(closed(1007)),
+        ])),
     ]
 }
 
@@ -659,7 +676,7 @@ fn ends_of_streams() -> Vec<Case> {
         .from("RFC 6455 §7.1.1; idle_text_no_close_echo")
         .otherwise(forgotten)
         .script(upgraded([
-            send(breaches()),
+            send(a_breach()),
             expect(such("a close frame", |incoming| matches!(incoming, Incoming::Close(_)))),
             ends(gone().within(secs(10))),
         ])),

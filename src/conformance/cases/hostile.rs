@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
-use crate::conformance::{Case, Need, must, script::*, should, token};
+use crate::{
+    conformance::{Case, Need, must, script::*, should, token},
+    wire::proto::SatRpcResponse,
+};
 
 use super::frames::{announced, authenticated, upgraded};
 
@@ -123,6 +126,17 @@ fn no_http() -> Vec<Case> {
                 .answered(status([400, 408]).or_end().within(secs(35))),
             Step::Alive,
         ]),
+        must("SAT-HOST-008", "A server MUST refuse HTTP/2 where it does not speak it, or end it.")
+            .from("RFC 9113 §3.4")
+            .otherwise("A proxy that takes HTTP/2 for granted hangs.")
+            .script([
+                Ask::unfinished(
+                    "by HTTP/2",
+                    "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\u{4}\0\0\0\0\0".into(),
+                )
+                .answered(status([400, 404, 405, 505]).or_end()),
+                Step::Alive,
+            ]),
         must("SAT-HOST-007", "A server MUST go on after requests whose headers make no sense.")
             .from("RFC 9112 §5; README, limits")
             .otherwise(DOWN)
@@ -273,7 +287,7 @@ fn floods() -> Vec<Case> {
             .from("X21; DESIGN, a reply that matches no call")
             .otherwise(starved)
             .script(survives(authenticated([send(
-                message(crate::wire::proto::SatRpcResponse {
+                message(SatRpcResponse {
                     method: "startReplication".into(),
                     request_id: 4711,
                     result: None,
@@ -510,7 +524,7 @@ fn bad_protobuf() -> Vec<Case> {
 fn large_content() -> Vec<Case> {
     vec![
         must("SAT-HOST-075", "A server MUST go on after a token of 60,000 bytes.")
-            .from("auth.jsonl, long tokens; size_auth_garbage_token_1MiB")
+            .from("auth_insecure_big_token_200k; size_auth_garbage_token_1MiB")
             .otherwise(DOWN)
             .script(survives(upgraded([send(
                 authenticate(1).with_token(token().text("a.".repeat(30_000))),

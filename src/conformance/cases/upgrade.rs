@@ -75,7 +75,7 @@ fn each_version() -> Vec<Case> {
     .into_iter()
     .map(|(id, rule, offer)| {
         let case = if rule.contains("MUST") { must(id, rule) } else { should(id, rule) };
-        case.from("X02, X03; http_path_ws_slash")
+        case.from("X02, X03; http_origin")
             .otherwise("Clients of that release, which offer nothing else, cannot connect.")
             .script(agrees(&[offer], offer))
     })
@@ -150,7 +150,7 @@ fn no_version() -> Vec<Case> {
         "A server MUST answer an upgrade without a subprotocol with 400 and `Missing satellite \
          websocket subprotocol`.",
     )
-    .from("X01, X02; ws_subprotocol_plug")
+    .from("X01, X02")
     .otherwise("A client of something else is taken for a Satellite client.")
     .script(refuses(Ask::upgrade([""; 0]), MISSING));
     let others = [
@@ -367,6 +367,35 @@ fn no_upgrade() -> Vec<Case> {
             .from("RFC 9112 §3.2; http_no_host")
             .otherwise("Proxies and servers differ in whom a request is for.")
             .script([ask().without("Host").answered(status([400]))]);
+    let hosts =
+        must("SAT-UPG-053", "A server MUST answer a request with two `Host` lines with 400.")
+            .from("RFC 9112 §3.2")
+            .otherwise("A proxy reads one of them, the server the other.")
+            .script([Ask::text(&[
+                "GET /ws HTTP/1.1",
+                "Host: localhost",
+                "Host: elsewhere",
+                "Upgrade: websocket",
+                "Connection: Upgrade",
+                "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+                "Sec-WebSocket-Version: 13",
+                "Sec-WebSocket-Protocol: electric.{the version of the run}",
+            ])
+            .answered(status([400]))]);
+    let keys = should("SAT-UPG-054", "A server SHOULD answer an upgrade with two keys with 400.")
+        .from("RFC 6455 §11.3.1")
+        .otherwise("A proxy checks the answer to one of them, the server answers the other.")
+        .script([Ask::text(&[
+            "GET /ws HTTP/1.1",
+            "Host: localhost",
+            "Upgrade: websocket",
+            "Connection: Upgrade",
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+            "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
+            "Sec-WebSocket-Version: 13",
+            "Sec-WebSocket-Protocol: electric.{the version of the run}",
+        ])
+        .answered(status([400]))]);
     let first = must(
         "SAT-UPG-051",
         "A server MUST look at the upgrade before the subprotocol, and answer `Bad request` if \
@@ -382,7 +411,7 @@ fn no_upgrade() -> Vec<Case> {
     .from("RFC 6455 §4.2.1; http_bad_key")
     .otherwise("A sloppy client gets neither in nor an answer.")
     .script([ask().with("Sec-WebSocket-Key", "abc").answered(status([101, 400]))]);
-    cases.chain([host, first, key]).collect()
+    cases.chain([host, first, key, hosts, keys]).collect()
 }
 
 fn good_upgrades() -> Vec<Case> {
