@@ -593,6 +593,23 @@ fn refusals() -> Vec<Case> {
             upgrade().here().step(),
         ]),
         must(
+            "SAT-UPG-082",
+            "A server MUST answer several requests that come at once one after the other.",
+        )
+        .from("RFC 9112 §9.3.2")
+        .otherwise("Proxies that do not wait show one user the answer to another.")
+        .script([
+            Ask::text(&[
+                "GET /nope HTTP/1.1",
+                "Host: localhost",
+                "",
+                "GET /ws HTTP/1.1",
+                "Host: localhost",
+            ])
+            .answered(status([404])),
+            Ask::unfinished("nothing more", String::new()).answered_here(status([400])),
+        ]),
+        must(
             "SAT-UPG-080",
             "A server MUST close the connection after an answer if the request asks for it.",
         )
