@@ -20,8 +20,8 @@ use crate::{
 use super::{
     octets::{self, ACCEPT, Http},
     script::{
-        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, Sending,
-        Step, Upgrade,
+        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, SPOKEN,
+        Sending, Step, Upgrade,
     },
     token::{TokenSpec, Tokens},
     wire::{Record, Stream, Wire},
@@ -121,6 +121,12 @@ impl<'a> Play<'a> {
         match step {
             Step::Open(upgrade) => self.open(upgrade).await,
             Step::Ask(ask, answer) => self.ask(ask, answer).await,
+            Step::AskHere(ask, answer) => {
+                let within = answer.within.unwrap_or(self.patience);
+                let http = self.request(&ask.head, within).await?;
+                self.is_as_expected(http, answer)
+            }
+            Step::Dial => self.connect().await,
             Step::Accept(acceptance) => self.accept(acceptance).await,
             Step::On(nth) => {
                 self.current = nth - 1;
@@ -133,6 +139,7 @@ impl<'a> Play<'a> {
                 outcome => outcome,
             },
             Step::Silence(time) => self.silence(*time).await,
+            Step::Whatever(time) => self.whatever(*time).await,
             Step::Wait(time) => {
                 sleep(*time).await;
                 Ok(())
@@ -207,7 +214,11 @@ impl<'a> Play<'a> {
         lines.extend(upgrade.headers.iter().cloned());
         let path = upgrade.path.as_deref().unwrap_or("/ws");
         let request = octets::upgrade_request(path, &lines);
-        let answer = self.exchange(&request, &[101]).await?;
+        let agreed = self.in_this_run(&agreed);
+        let answer = match upgrade.here {
+            true => self.request(&request, self.patience).await?,
+            false => self.exchange(&request, &[101], self.patience).await?,
+        };
         let Some(http) = answer else {
             return Err(Stop::Failed("the connection ended instead of an HTTP answer".into()));
         };
@@ -217,9 +228,19 @@ impl<'a> Play<'a> {
     }
 
     async fn ask(&mut self, ask: &Ask, expected: &Answer) -> Result<(), Stop> {
-        let http = self.exchange(&ask.head, &expected.statuses).await?;
+        let within = expected.within.unwrap_or(self.patience);
+        let http = self.exchange(&ask.head, &expected.statuses, within).await?;
+        self.is_as_expected(http, expected)
+    }
+
+    /// The same text with the version of the run where it is meant.
+    fn in_this_run(&self, text: &str) -> String {
+        text.replace(SPOKEN, &self.version.to_string())
+    }
+
+    fn is_as_expected(&self, http: Option<Http>, expected: &Answer) -> Result<(), Stop> {
         let Some(http) = http else {
-            return match expected.statuses.is_empty() {
+            return match expected.statuses.is_empty() || expected.or_end {
                 true => Ok(()),
                 false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
             };
@@ -236,7 +257,10 @@ impl<'a> Play<'a> {
         for (name, value) in &expected.headers {
             let found = http.header(name);
             let as_expected = match value {
-                Some(value) => found.is_some_and(|found| found.eq_ignore_ascii_case(value)),
+                Some(value) => {
+                    let value = self.in_this_run(value);
+                    found.is_some_and(|found| found.eq_ignore_ascii_case(&value))
+                }
                 None => found.is_some(),
             };
             if !as_expected {
@@ -248,15 +272,15 @@ impl<'a> Play<'a> {
 
     /// Sends a request on a new connection and reads the answer. A server that has no room says
     /// when to come back, and the suite does, unless that is the answer that is wanted.
-    async fn exchange(&mut self, request: &str, wanted: &[u16]) -> Result<Option<Http>, Stop> {
-        let patience = self.patience;
+    async fn exchange(
+        &mut self,
+        request: &str,
+        wanted: &[u16],
+        within: Duration,
+    ) -> Result<Option<Http>, Stop> {
         for _ in 0..MOST_DEFERRALS {
             self.connect().await?;
-            let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;
-            wire.write_text(&mut self.record, request, patience).await;
-            let http = timeout(patience, wire.http(&mut self.record)).await;
-            let http =
-                http.map_err(|_| Stop::Failed(format!("no HTTP answer within {patience:?}")))?;
+            let http = self.request(request, within).await?;
             let status = http.as_ref().and_then(Http::status);
             let later: Option<u64> = http
                 .as_ref()
@@ -268,6 +292,19 @@ impl<'a> Play<'a> {
             sleep(Duration::from_secs(seconds.clamp(1, 10))).await;
         }
         Err(Stop::Failed("the server has no room, again and again".into()))
+    }
+
+    /// Sends a request on the connection at hand and reads the answer.
+    async fn request(&mut self, request: &str, within: Duration) -> Result<Option<Http>, Stop> {
+        let patience = self.patience;
+        let request = self.in_this_run(request);
+        let wire = self
+            .wires
+            .get_mut(self.current)
+            .ok_or(Stop::Failed("there is no connection".into()))?;
+        wire.write_text(&mut self.record, &request, patience).await;
+        let http = timeout(within, wire.http(&mut self.record)).await;
+        http.map_err(|_| Stop::Failed(format!("no HTTP answer within {within:?}")))
     }
 
     // ---- Upgrades, as a server ----
@@ -324,8 +361,10 @@ impl<'a> Play<'a> {
             .wires
             .get_mut(self.current)
             .ok_or(Stop::Failed("there is no connection".into()))?;
-        for _ in 0..sending.times {
-            wire.send(&mut self.record, &words, &payload, &sending.framing, patience).await;
+        for nth in 0..sending.times {
+            // What is sent many times stands in the record once.
+            let words = if nth == 0 { words.as_str() } else { "" };
+            wire.send(&mut self.record, words, &payload, &sending.framing, patience).await;
         }
         Ok(())
     }
@@ -463,6 +502,18 @@ impl<'a> Play<'a> {
                 }
             }
         }
+    }
+
+    async fn whatever(&mut self, time: Duration) -> Result<(), Stop> {
+        let deadline = Instant::now() + time;
+        while let Ok(incoming) = timeout_at(deadline, self.receive()).await {
+            match incoming? {
+                Incoming::End => break,
+                Incoming::Ping(payload) => self.pong(&payload).await?,
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     // ---- Ends ----

@@ -1,5 +1,9 @@
 //! What is expected of a certain implementation, where that is not what a new one should do.
 
+mod electric;
+mod electric_0_12;
+mod electric_0_7;
+
 use crate::wire::Version;
 
 use super::{
@@ -42,6 +46,18 @@ pub enum Change {
     End(Ending),
 }
 
+impl Difference {
+    /// Another script.
+    fn script(id: &'static str, reason: &'static str, script: Vec<Step>) -> Difference {
+        Difference { id, reason, change: Change::Script(script) }
+    }
+
+    /// Another end of the connection.
+    fn end(id: &'static str, reason: &'static str, ending: Ending) -> Difference {
+        Difference { id, reason, change: Change::End(ending) }
+    }
+}
+
 impl Profile {
     /// What a new implementation should do: the cases as they are.
     pub fn strict() -> Profile {
@@ -55,7 +71,7 @@ impl Profile {
 
     /// Every profile there is.
     pub fn all() -> Vec<Profile> {
-        vec![Profile::strict()]
+        vec![Profile::strict(), electric_0_12::profile(), electric_0_7::profile()]
     }
 
     /// The profile of this name.
@@ -80,5 +96,29 @@ impl Profile {
             }
         }
         (Some(case), Some(difference.reason))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::conformance::{client_cases, server_cases};
+
+    #[test]
+    fn every_difference_is_of_one_case_that_there_is() {
+        let cases: Vec<Case> = server_cases().into_iter().chain(client_cases()).collect();
+        for profile in Profile::all() {
+            let mut ids = BTreeSet::new();
+            for Difference { id, reason, change } in &profile.differences {
+                let case = cases.iter().find(|case| case.id == *id);
+                let case = case.unwrap_or_else(|| panic!("{}: there is no {id}", profile.name));
+                assert!(ids.insert(id), "{}: {id} is there twice", profile.name);
+                assert!(!reason.is_empty(), "{}: {id} has no reason", profile.name);
+                let has_end = case.script.iter().any(|step| matches!(step, Step::Ends(_)));
+                assert!(has_end || !matches!(change, Change::End(_)), "{id} has no end to change");
+            }
+        }
     }
 }

@@ -29,6 +29,10 @@ pub enum Step {
     Open(Upgrade),
     /// Against a server: a request on a new connection, and how its answer must be.
     Ask(Ask, Answer),
+    /// The same on the connection at hand, which has not been upgraded.
+    AskHere(Ask, Answer),
+    /// Against a server: a new connection, on which nothing is sent yet.
+    Dial,
     /// Against a client: its next connection, whose upgrade is answered so.
     Accept(Acceptance),
     /// Goes on with the connection that was the nth to be opened, counted from 1.
@@ -41,6 +45,8 @@ pub enum Step {
     Given(Expectation, &'static str),
     /// Nothing but what is incidental arrives for so long, and the connection stays.
     Silence(Duration),
+    /// Whatever comes is taken, until the connection ends or for so long; nothing is judged.
+    Whatever(Duration),
     /// Passes the time, and reads nothing.
     Wait(Duration),
     /// Drops the connection without a close.
@@ -64,6 +70,10 @@ impl fmt::Display for Step {
         match self {
             Step::Open(upgrade) => write!(f, "open a connection{upgrade}"),
             Step::Ask(ask, answer) => write!(f, "ask {ask}; the answer must be {answer}"),
+            Step::AskHere(ask, answer) => {
+                write!(f, "ask, on the same connection, {ask}; the answer must be {answer}")
+            }
+            Step::Dial => f.write_str("open a connection, and send nothing yet"),
             Step::Accept(acceptance) => write!(f, "the client connects{acceptance}"),
             Step::On(nth) => write!(f, "go on with connection {nth}"),
             Step::Send(sending) => write!(f, "send {sending}"),
@@ -75,6 +85,9 @@ impl fmt::Display for Step {
                 write!(f, "if {expected} comes, go on (otherwise: {reason})")
             }
             Step::Silence(time) => write!(f, "expect that nothing comes for {time:?}"),
+            Step::Whatever(time) => {
+                write!(f, "take whatever comes for {time:?}, or until the connection ends")
+            }
             Step::Wait(time) => write!(f, "wait {time:?} without reading"),
             Step::Cut => f.write_str("drop the connection without a close"),
             Step::HalfClose => f.write_str("end the sending direction, and go on reading"),
@@ -98,10 +111,15 @@ pub struct Upgrade {
     pub(super) agreed: Option<String>,
     pub(super) path: Option<String>,
     pub(super) headers: Vec<(String, String)>,
+    /// On the connection at hand instead of a new one.
+    pub(super) here: bool,
 }
 
 impl fmt::Display for Upgrade {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.here {
+            f.write_str(" by an upgrade of the one at hand")?;
+        }
         if let Some(path) = &self.path {
             write!(f, " to {path}")?;
         }
@@ -134,6 +152,11 @@ impl Upgrade {
         Upgrade { path: Some(path.into()), ..self }
     }
 
+    /// On the connection at hand, on which requests have been refused, instead of a new one.
+    pub fn here(self) -> Upgrade {
+        Upgrade { here: true, ..self }
+    }
+
     /// Adds a header line.
     pub fn header(mut self, name: &str, value: &str) -> Upgrade {
         self.headers.push((name.into(), value.into()));
@@ -155,6 +178,10 @@ pub fn open() -> Step {
 pub fn upgrade() -> Upgrade {
     Upgrade::default()
 }
+
+/// Stands, in a subprotocol that is offered or agreed to, for the version of the run, which every
+/// peer speaks.
+pub const SPOKEN: &str = "electric.{the version of the run}";
 
 /// An HTTP request, by the byte.
 #[derive(Clone)]
@@ -193,6 +220,11 @@ impl Ask {
         Ask { head: format!("{}\r\n\r\n", lines.join("\r\n")), words: format!("{lines:?}") }
     }
 
+    /// A request that does not end: these bytes and no more.
+    pub fn unfinished(words: &str, text: String) -> Ask {
+        Ask { head: text, words: words.into() }
+    }
+
     /// The same request without a header.
     pub fn without(mut self, name: &str) -> Ask {
         let named = |line: &&str| {
@@ -217,13 +249,18 @@ impl Ask {
     pub fn line(mut self, line: &str) -> Ask {
         let at = self.head.find("\r\n").unwrap_or(0);
         self.head.replace_range(..at, line);
-        self.words = format!("{} as {line:?}", self.words);
+        self.words = format!("{} as {:?}", self.words, shortened(line));
         self
     }
 
     /// The answer must be so.
     pub fn answered(self, answer: Answer) -> Step {
         Step::Ask(self, answer)
+    }
+
+    /// On the connection at hand, and the answer must be so.
+    pub fn answered_here(self, answer: Answer) -> Step {
+        Step::AskHere(self, answer)
     }
 }
 
@@ -241,6 +278,9 @@ pub struct Answer {
     pub(super) statuses: Vec<u16>,
     pub(super) body: Option<&'static str>,
     pub(super) headers: Vec<(&'static str, Option<&'static str>)>,
+    /// The end of the connection will do, too.
+    pub(super) or_end: bool,
+    pub(super) within: Option<Duration>,
 }
 
 impl fmt::Display for Answer {
@@ -256,13 +296,17 @@ impl fmt::Display for Answer {
                 None => write!(f, ", with {name}")?,
             }
         }
-        Ok(())
+        if self.or_end {
+            f.write_str(", or the end of the connection")?;
+        }
+        self.within.map_or(Ok(()), |within| write!(f, ", within {within:?}"))
     }
 }
 
 /// One of these statuses.
 pub fn status(statuses: impl IntoIterator<Item = u16>) -> Answer {
-    Answer { statuses: statuses.into_iter().collect(), body: None, headers: vec![] }
+    let statuses = statuses.into_iter().collect();
+    Answer { statuses, body: None, headers: vec![], or_end: false, within: None }
 }
 
 impl Answer {
@@ -275,6 +319,16 @@ impl Answer {
     pub fn header(mut self, name: &'static str, value: Option<&'static str>) -> Answer {
         self.headers.push((name, value));
         self
+    }
+
+    /// Or the connection ends without an answer.
+    pub fn or_end(self) -> Answer {
+        Answer { or_end: true, ..self }
+    }
+
+    /// Within so long.
+    pub fn within(self, time: Duration) -> Answer {
+        Answer { within: Some(time), ..self }
     }
 }
 
@@ -887,6 +941,14 @@ impl Ending {
     pub fn saying(mut self, reason: &'static str) -> Ending {
         if let EndKind::Closed(_, expected) = &mut self.kind {
             *expected = Some(reason);
+        }
+        self
+    }
+
+    /// Or by a close frame without a code.
+    pub fn or_without_code(mut self) -> Ending {
+        if let EndKind::Closed(codes, _) = &mut self.kind {
+            codes.push(None);
         }
         self
     }

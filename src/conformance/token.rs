@@ -327,7 +327,8 @@ impl SigningKey {
         let mut own = Map::new();
         own.insert("sub".into(), json!(user));
         let mut top = Map::new();
-        top.insert("iat".into(), json!(now));
+        // Some servers take a token of this very second for one of the future.
+        top.insert("iat".into(), json!(now - 5));
         top.insert("exp".into(), json!(now + LIFETIME));
         top.insert("jti".into(), json!(uuid::Uuid::new_v4().to_string()));
         for (name, value) in [("iss", &self.issuer), ("aud", &self.audience)] {

@@ -98,6 +98,8 @@ pub(super) struct Wire {
     /// The opcode and what has arrived of a message in fragments.
     fragments: Option<(u8, BytesMut)>,
     ended: bool,
+    /// The peer takes no more; what is written after that would be the middle of something.
+    stuck: bool,
     pub(super) pongs: bool,
     pub(super) version: Option<crate::wire::Version>,
 }
@@ -114,6 +116,7 @@ impl Wire {
             buffer: BytesMut::new(),
             fragments: None,
             ended: false,
+            stuck: false,
             pongs: true,
             version: None,
         }
@@ -121,13 +124,18 @@ impl Wire {
 
     /// Sends text as it is.
     pub(super) async fn write_text(&mut self, record: &mut Record, text: &str, within: Duration) {
-        let words = text.lines().next().unwrap_or_default().to_owned();
-        record.note(self.nth, "suite", words, text.to_owned());
+        const MOST: usize = 4096;
+        let shown: String = text.chars().take(MOST).collect();
+        let words: String = text.lines().next().unwrap_or_default().chars().take(100).collect();
+        record.note(self.nth, "suite", words, shown);
         self.write(record, text.as_bytes(), within).await;
     }
 
     /// Sends bytes. That the peer is gone shows when reading.
     async fn write(&mut self, record: &mut Record, bytes: &[u8], within: Duration) {
+        if self.stuck {
+            return;
+        }
         let stream = &mut self.stream;
         let written = async {
             stream.write_all(bytes).await?;
@@ -135,12 +143,18 @@ impl Wire {
         };
         match timeout(within, written).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => record.note(self.nth, "", format!("cannot send: {error}"), "".into()),
-            Err(_) => record.note(self.nth, "", "the peer does not read on", String::new()),
+            Ok(Err(error)) => {
+                self.stuck = true;
+                record.note(self.nth, "", format!("cannot send: {error}"), "".into());
+            }
+            Err(_) => {
+                self.stuck = true;
+                record.note(self.nth, "", "the peer does not read on", String::new());
+            }
         }
     }
 
-    /// Sends a message so.
+    /// Sends a message so; without words it does not stand in the record.
     pub(super) async fn send(
         &mut self,
         record: &mut Record,
@@ -149,8 +163,10 @@ impl Wire {
         framing: &Framing,
         within: Duration,
     ) {
-        let shown = record.shown(payload);
-        record.note(self.nth, "suite", words, shown);
+        if !words.is_empty() {
+            let shown = record.shown(payload);
+            record.note(self.nth, "suite", words, shown);
+        }
         let mask = self.is_client;
         let bytes = match framing {
             Framing::Raw => payload.to_vec(),

@@ -14,7 +14,7 @@ use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Bytes,
     header::{
-        CONNECTION, HOST, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
+        CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
         SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
     },
     server::conn::http1,
@@ -241,16 +241,24 @@ fn switching_protocols(version: Version, accept: &str) -> Response<Full<Bytes>> 
 
 /// The key of a valid WebSocket upgrade
 /// ([RFC 6455 §4.2.1](https://www.rfc-editor.org/rfc/rfc6455#section-4.2.1)). Like the original,
-/// it takes any key.
+/// it takes any key. What may come only once must not come twice, for a proxy may have read the
+/// other one (RFC 6455 §11.3.1 and §11.3.5,
+/// [RFC 9112 §3.2](https://www.rfc-editor.org/rfc/rfc9112#section-3.2)).
 fn websocket_key<B>(request: &Request<B>) -> Option<&HeaderValue> {
     let headers = request.headers();
     let valid = request.method() == Method::GET
         && request.version() == hyper::Version::HTTP_11
-        && headers.contains_key(HOST)
+        && only(headers, &HOST).is_some()
         && tokens(headers, &UPGRADE).any(|token| token.eq_ignore_ascii_case("websocket"))
         && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
-        && headers.get(SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
-    headers.get(SEC_WEBSOCKET_KEY).filter(|_| valid)
+        && only(headers, &SEC_WEBSOCKET_VERSION).is_some_and(|version| version == "13");
+    only(headers, &SEC_WEBSOCKET_KEY).filter(|_| valid)
+}
+
+/// The value of a header that comes exactly once.
+fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).into_iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
 /// The protocol versions among the subprotocols, which may come in several lines and in lists
@@ -263,4 +271,38 @@ fn offers(headers: &HeaderMap) -> impl Iterator<Item = Version> {
 fn last_release(version: Version) -> String {
     let patch = if version == Version::V0_12 { 1 } else { 0 };
     format!("{}.{}.{patch}", version.major, version.minor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_may_come_only_once_must_not_come_twice() {
+        let lines = [
+            (HOST, "localhost"),
+            (UPGRADE, "websocket"),
+            (CONNECTION, "Upgrade"),
+            (SEC_WEBSOCKET_VERSION, "13"),
+            (SEC_WEBSOCKET_KEY, "dGhlIHNhbXBsZSBub25jZQ=="),
+        ];
+        let request = |twice: Option<&HeaderName>| {
+            let mut request = Request::new(());
+            for (name, value) in &lines {
+                let times = if Some(name) == twice { 2 } else { 1 };
+                for _ in 0..times {
+                    request.headers_mut().append(name, HeaderValue::from_static(value));
+                }
+            }
+            request
+        };
+        assert!(websocket_key(&request(None)).is_some());
+        for name in [HOST, SEC_WEBSOCKET_VERSION, SEC_WEBSOCKET_KEY] {
+            assert!(websocket_key(&request(Some(&name))).is_none(), "{name}");
+        }
+        // Lists may be spread over lines.
+        for name in [UPGRADE, CONNECTION] {
+            assert!(websocket_key(&request(Some(&name))).is_some(), "{name}");
+        }
+    }
 }
