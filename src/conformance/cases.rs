@@ -1,5 +1,6 @@
 //! The cases, by subject.
 
+mod calls;
 mod client_handshake;
 mod handshake;
 
@@ -7,7 +8,7 @@ use super::Case;
 
 /// What is asked of a server, in the order of the specification.
 pub fn server_cases() -> Vec<Case> {
-    [handshake::cases()].into_iter().flatten().collect()
+    [calls::cases(), handshake::cases()].into_iter().flatten().collect()
 }
 
 /// What is asked of a client, in the order of the specification.
