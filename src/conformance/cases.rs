@@ -3,12 +3,28 @@
 mod calls;
 mod client_handshake;
 mod handshake;
+mod reauth;
+pub(super) mod start;
+mod stream;
+mod subscriptions;
+mod tokens;
 
 use super::Case;
 
 /// What is asked of a server, in the order of the specification.
 pub fn server_cases() -> Vec<Case> {
-    [calls::cases(), handshake::cases()].into_iter().flatten().collect()
+    [
+        calls::cases(),
+        handshake::cases(),
+        tokens::cases(),
+        reauth::cases(),
+        start::cases(),
+        subscriptions::cases(),
+        stream::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 /// What is asked of a client, in the order of the specification.

@@ -30,6 +30,8 @@ enum Claim {
     User(Value),
     /// The member of the namespace itself.
     Namespace(Value),
+    /// What the server wants in this claim, in a list with something else before it.
+    Among(String),
     /// So many seconds from now.
     At(String, f64),
     Without(String),
@@ -117,6 +119,11 @@ impl TokenSpec {
     /// With this claim at the top level, also if the user's are in a namespace.
     pub fn top(self, name: &str, value: Value) -> TokenSpec {
         self.claiming(format!("with {name}: {value} at the top"), Claim::Top(name.into(), value))
+    }
+
+    /// With what the server wants as `iss` or `aud` in a list, behind something else.
+    pub fn among(self, name: &str) -> TokenSpec {
+        self.claiming(format!("with the right {name} in a list"), Claim::Among(name.into()))
     }
 
     /// With this time, in seconds from now.
@@ -455,6 +462,10 @@ impl SigningKey {
                     if let Some(namespace) = &self.namespace {
                         top.insert(namespace.clone(), value.clone());
                     }
+                }
+                Claim::Among(name) => {
+                    let value = top.get(name).cloned().unwrap_or_default();
+                    top.insert(name.clone(), json!(["https://example.org/other", value]));
                 }
                 Claim::At(name, seconds) => {
                     let time = now as f64 + seconds;

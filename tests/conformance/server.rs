@@ -3,12 +3,19 @@
 use std::{
     net::{IpAddr, Ipv4Addr},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use electric_satellite::{
     auth::{Algorithm, JwtAuthenticator, Minter},
-    conformance::{self, Case, SigningKey, Tokens, server_cases},
+    conformance::{self, Case, SigningKey, Tokens, Verdict, script::Step, server_cases},
     server::{Server, empty_database},
+    session::AuthenticatedClient,
+    transport::{Connection, Event},
+    wire::proto::{
+        SatInStartReplicationReq, SatInStartReplicationResp, SatInStopReplicationResp, SatSubsResp,
+        SatUnsubsResp, sat_subs_resp::SatSubsError,
+    },
 };
 use libtest_mimic::Trial;
 
@@ -21,14 +28,21 @@ const SECRET: &str = "a secret that is known to tests only, and long enough for 
 #[derive(Clone, Copy)]
 struct Setting {
     name: &'static str,
+    /// Whether it asks every client that has started for its changes.
+    asks: bool,
     variables: &'static [(&'static str, &'static str)],
 }
 
 const SETTINGS: &[Setting] = &[
-    Setting { name: "insecure", variables: &[("AUTH_MODE", "insecure")] },
-    Setting { name: "hs256", variables: &[("AUTH_JWT_ALG", "HS256"), ("AUTH_JWT_KEY", SECRET)] },
+    Setting { name: "insecure", asks: false, variables: &[("AUTH_MODE", "insecure")] },
+    Setting {
+        name: "hs256",
+        asks: false,
+        variables: &[("AUTH_JWT_ALG", "HS256"), ("AUTH_JWT_KEY", SECRET)],
+    },
     Setting {
         name: "hs512-iss-aud-namespace",
+        asks: false,
         variables: &[
             ("AUTH_JWT_ALG", "HS512"),
             ("AUTH_JWT_KEY", SECRET),
@@ -37,6 +51,7 @@ const SETTINGS: &[Setting] = &[
             ("AUTH_JWT_NAMESPACE", "https://example.com/claims"),
         ],
     },
+    Setting { name: "asks", asks: true, variables: &[("AUTH_MODE", "insecure")] },
 ];
 
 impl Setting {
@@ -65,6 +80,7 @@ impl Setting {
         let authenticator =
             JwtAuthenticator::from_vars(|name| self.value(name)).expect("a good setting");
         let server = Server::new(authenticator);
+        let asks = self.asks;
         let dialled = AtomicU32::new(0);
         conformance::Server::new(self.name, self.tokens(), move || {
             let (near, far) = tokio::io::duplex(64 * 1024);
@@ -73,8 +89,10 @@ impl Setting {
             let peer = IpAddr::V4(Ipv4Addr::from(0x0a00_0000 + nth));
             let server = server.clone();
             tokio::spawn(async move {
-                if let Ok(connection) = server.accept_from(far, Some(peer)).await {
-                    empty_database(connection).await;
+                match server.accept_from(far, Some(peer)).await {
+                    Ok(connection) if asks => asks_for_changes(connection).await,
+                    Ok(connection) => empty_database(connection).await,
+                    Err(_) => {}
                 }
             });
             async { Ok(near) }
@@ -82,16 +100,48 @@ impl Setting {
     }
 }
 
+/// Asks a client for its changes once it has started, and has an answer for every call.
+async fn asks_for_changes(mut connection: Connection<AuthenticatedClient>) {
+    while let Some(event) = connection.recv().await {
+        match event {
+            Event::StartReplication(_, responder) => {
+                responder.reply(SatInStartReplicationResp::default());
+                let sender = connection.sender().clone();
+                tokio::spawn(async move {
+                    sender.call(SatInStartReplicationReq::default(), Duration::from_secs(60)).await
+                });
+            }
+            Event::StopReplication(_, responder) => responder.reply(SatInStopReplicationResp {}),
+            Event::Subscribe(request, responder) => responder.reply(SatSubsResp {
+                subscription_id: request.subscription_id,
+                err: Some(SatSubsError::default()),
+            }),
+            Event::Unsubscribe(_, responder) => responder.reply(SatUnsubsResp {}),
+            Event::Message(_) => {}
+        }
+    }
+}
+
 pub(super) fn trials() -> Vec<Trial> {
     let cases = server_cases();
+    let concerns = |setting: &Setting, case: &Case| {
+        !setting.asks || case.script.iter().any(|step| matches!(step, Step::Given(..)))
+    };
     SETTINGS
         .iter()
-        .flat_map(|setting| cases.iter().map(|case| one(*setting, case.clone())))
+        .flat_map(|setting| {
+            let cases = cases.iter().filter(|case| concerns(setting, case));
+            cases.map(|case| one(*setting, case.clone()))
+        })
         .collect()
 }
 
 fn one(setting: Setting, case: Case) -> Trial {
     trial(format!("server::{}::{}", setting.name, case.id), move || {
-        simulated(async { setting.target().run_case(&case).await })
+        let mut outcome = simulated(async { setting.target().run_case(&case).await });
+        if let (true, Verdict::Skipped(reason)) = (setting.asks, &outcome.behaviour) {
+            outcome.behaviour = Verdict::Fail(format!("it must not be skipped here: {reason}"));
+        }
+        outcome
     })
 }
