@@ -2,12 +2,12 @@
 
 mod calls;
 mod client_handshake;
-mod handshake;
-mod reauth;
+pub(super) mod handshake;
+pub(super) mod reauth;
 pub(super) mod start;
-mod stream;
+pub(super) mod stream;
 mod subscriptions;
-mod tokens;
+pub(super) mod tokens;
 
 use super::Case;
 

@@ -1,5 +1,9 @@
 //! What is expected of a certain implementation, where that is not what a new one should do.
 
+mod electric_0_12;
+mod electric_0_7;
+mod originals;
+
 use crate::wire::Version;
 
 use super::{
@@ -55,7 +59,7 @@ impl Profile {
 
     /// Every profile there is.
     pub fn all() -> Vec<Profile> {
-        vec![Profile::strict()]
+        vec![Profile::strict(), electric_0_12::profile(), electric_0_7::profile()]
     }
 
     /// The profile of this name.

@@ -403,6 +403,11 @@ impl Sending {
         Sending { framing, ..self }
     }
 
+    /// Whether its first byte is this one.
+    pub(super) fn begins_with(&self, byte: u8) -> bool {
+        matches!(&self.payload, Payload::Bytes(bytes) if bytes.first() == Some(&byte))
+    }
+
     /// In fragments of so many bytes.
     pub fn in_fragments_of(self, size: usize) -> Sending {
         self.framed(Framing::Fragments { size, between: None })

@@ -435,7 +435,8 @@ impl SigningKey {
             own.insert(name.into(), json!(user));
         }
         let mut top = Map::new();
-        top.insert("iat".into(), json!(now));
+        // Servers before 0.9 refuse what was issued this very second.
+        top.insert("iat".into(), json!(now - 5));
         top.insert("exp".into(), json!(now + LIFETIME));
         top.insert("jti".into(), json!(uuid::Uuid::new_v4().to_string()));
         for (name, value) in [("iss", &self.issuer), ("aud", &self.audience)] {

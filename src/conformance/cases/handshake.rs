@@ -18,12 +18,14 @@ use crate::{
 };
 
 /// A client is authenticated, by the call 1.
-pub(super) fn authenticated() -> Vec<Step> {
+pub(in crate::conformance) fn authenticated() -> Vec<Step> {
     vec![open(), send(authenticate(1)), expect(welcome(1))]
 }
 
 /// A client is authenticated, and goes on so.
-pub(super) fn authenticated_and(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+pub(in crate::conformance) fn authenticated_and(
+    steps: impl IntoIterator<Item = Step>,
+) -> Vec<Step> {
     authenticated().into_iter().chain(steps).collect()
 }
 

@@ -18,20 +18,27 @@ fn is_refused(request_id: u32) -> [Step; 2] {
     [expect(refused("authenticate", request_id, InvalidRequest)), ends(closed(1007))]
 }
 
-/// A client is authenticated, sends this with the number 2, and is refused.
-fn second(id: &'static str, rule: &'static str, source: &'static str, again: Sending) -> Case {
-    must(id, rule)
-        .from(source)
-        .otherwise("A connection that was judged once goes on as somebody else.")
-        .script(authenticated_and([send(again)].into_iter().chain(is_refused(2))))
-}
-
 pub(super) fn cases() -> Vec<Case> {
-    [variants(), phases(), aftermath()].concat()
+    cases_ending(is_refused)
 }
 
-fn variants() -> Vec<Case> {
+/// How the call of this number must end.
+type Refusal = fn(u32) -> [Step; 2];
+
+/// The cases, where a second `authenticate` leads to this.
+pub(in crate::conformance) fn cases_ending(is_refused: Refusal) -> Vec<Case> {
+    [variants(is_refused), phases(is_refused), aftermath(is_refused)].concat()
+}
+
+fn variants(is_refused: Refusal) -> Vec<Case> {
     let again = || authenticate(2);
+    // A client is authenticated, sends this with the number 2, and is refused.
+    let second = |id, rule, source, again: Sending| {
+        must(id, rule)
+            .from(source)
+            .otherwise("A connection that was judged once goes on as somebody else.")
+            .script(authenticated_and([send(again)].into_iter().chain(is_refused(2))))
+    };
     vec![
         second(
             "SAT-REAUTH-001",
@@ -104,7 +111,7 @@ fn variants() -> Vec<Case> {
     ]
 }
 
-fn phases() -> Vec<Case> {
+fn phases(is_refused: Refusal) -> Vec<Case> {
     let at = |id, rule, source, steps: Vec<Step>| {
         must(id, rule)
             .from(source)
@@ -177,7 +184,7 @@ fn phases() -> Vec<Case> {
     ]
 }
 
-fn aftermath() -> Vec<Case> {
+fn aftermath(is_refused: Refusal) -> Vec<Case> {
     vec![
         must(
             "SAT-REAUTH-017",

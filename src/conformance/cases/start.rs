@@ -20,12 +20,14 @@ use crate::{
 use super::handshake::{authenticated, authenticated_and};
 
 /// A client is authenticated, and has started replication by the call 2.
-pub(super) fn in_replication() -> Vec<Step> {
+pub(in crate::conformance) fn in_replication() -> Vec<Step> {
     authenticated_and([send(call(2, start())), expect(started(2))])
 }
 
 /// The same, and it goes on so.
-pub(super) fn in_replication_and(steps: impl IntoIterator<Item = Step>) -> Vec<Step> {
+pub(in crate::conformance) fn in_replication_and(
+    steps: impl IntoIterator<Item = Step>,
+) -> Vec<Step> {
     in_replication().into_iter().chain(steps).collect()
 }
 

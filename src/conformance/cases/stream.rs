@@ -26,6 +26,15 @@ pub(super) fn cases() -> Vec<Case> {
     [good(), order(), relations(), rows(), for_servers(), acknowledgements()].concat()
 }
 
+/// The cases in which a relation is announced.
+pub(in crate::conformance) fn announcing() -> impl Iterator<Item = &'static str> {
+    let announces = |step: &Step| match step {
+        Step::Send(sending) => sending.begins_with(10),
+        _ => false,
+    };
+    cases().into_iter().filter(move |case| case.script.iter().any(announces)).map(|case| case.id)
+}
+
 // ---- Words ----
 
 /// A relation of two columns: a key and a text that may be null.

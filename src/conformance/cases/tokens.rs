@@ -23,7 +23,7 @@ pub(super) fn cases() -> Vec<Case> {
 }
 
 /// The client is let in with this token.
-fn lets_in(token: TokenSpec) -> Vec<Step> {
+pub(in crate::conformance) fn lets_in(token: TokenSpec) -> Vec<Step> {
     vec![open(), send(authenticate(1).with_token(token)), expect(welcome(1)), ends(open_still())]
 }
 
