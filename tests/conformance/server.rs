@@ -24,6 +24,10 @@ use super::{simulated, trial};
 /// A secret that is long enough for every HMAC.
 const SECRET: &str = "a secret that is known to tests only, and long enough for HS512, it is.";
 
+/// A pair of keys for ES256.
+const PUBLIC_KEY: &str = include_str!("../corpus/keys/p256.pub.pem");
+const PRIVATE_KEY: &[u8] = include_bytes!("../corpus/keys/p256.key.pem");
+
 /// How a server is set up.
 #[derive(Clone, Copy)]
 struct Setting {
@@ -51,6 +55,11 @@ const SETTINGS: &[Setting] = &[
             ("AUTH_JWT_NAMESPACE", "https://example.com/claims"),
         ],
     },
+    Setting {
+        name: "es256",
+        asks: false,
+        variables: &[("AUTH_JWT_ALG", "ES256"), ("AUTH_JWT_KEY", PUBLIC_KEY)],
+    },
     Setting { name: "asks", asks: true, variables: &[("AUTH_MODE", "insecure")] },
 ];
 
@@ -61,13 +70,18 @@ impl Setting {
     }
 
     fn tokens(&self) -> Tokens {
-        let minter = Minter::from_vars(|name| self.value(name)).expect("a good setting");
-        let secret = self.value("AUTH_JWT_ALG").map(|algorithm| {
-            let algorithm: Algorithm = algorithm.parse().expect("an algorithm");
-            (algorithm, SECRET.as_bytes().to_vec())
-        });
+        let algorithm = self.value("AUTH_JWT_ALG");
+        let algorithm: Option<Algorithm> =
+            algorithm.map(|algorithm| algorithm.parse().expect("an algorithm"));
+        let is_pair = self.value("AUTH_JWT_KEY").is_some_and(|key| key == PUBLIC_KEY);
+        let minter = match algorithm {
+            Some(algorithm) if is_pair => Minter::from_pem(algorithm, PRIVATE_KEY).expect("a key"),
+            _ => Minter::from_vars(|name| self.value(name)).expect("a good setting"),
+        };
+        let secret = algorithm.filter(|_| !is_pair);
         Tokens::made_with(SigningKey {
-            secret,
+            secret: secret.map(|algorithm| (algorithm, SECRET.as_bytes().to_vec())),
+            public_key: is_pair.then(|| PUBLIC_KEY.as_bytes().to_vec()),
             namespace: self.value("AUTH_JWT_NAMESPACE"),
             issuer: self.value("AUTH_JWT_ISS"),
             audience: self.value("AUTH_JWT_AUD"),

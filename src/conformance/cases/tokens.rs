@@ -186,8 +186,28 @@ fn algorithms() -> Vec<Case> {
             token().signed_with_public_key(),
         )
         .needs(Need::PublicKey),
+        bad(
+            "SAT-TOK-112",
+            "A server in secure mode MUST refuse a signature in ASN.1 where two numbers of fixed \
+             length belong.",
+            "auth_es256_der_signature; RFC 7518 §3.4",
+            token().signature("is in ASN.1", in_asn1),
+        )
+        .needs(Need::PublicKey),
     ];
     all(cases, &[Need::SecureMode], "A token chooses how it is verified, and so verifies.")
+}
+
+/// A signature of two numbers as libraries for certificates write it: a SEQUENCE of two INTEGERs.
+fn in_asn1(signature: Vec<u8>) -> Vec<u8> {
+    let integer = |half: &[u8]| {
+        let sign = half.first().is_some_and(|first| first & 0x80 != 0);
+        let value = [if sign { &[0][..] } else { &[] }, half].concat();
+        [&[2, value.len() as u8][..], &value].concat()
+    };
+    let (r, s) = signature.split_at(signature.len() / 2);
+    let numbers = [integer(r), integer(s)].concat();
+    [&[0x30, numbers.len() as u8][..], &numbers].concat()
 }
 
 fn headers() -> Vec<Case> {
