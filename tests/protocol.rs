@@ -3,7 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use electric_satellite::conformance::{Case, Level, client_cases, server_cases};
+use electric_satellite::conformance::{
+    Case, Difference, Level, Profile, client_cases, server_cases,
+};
 
 const DOCUMENT: &str = include_str!("../docs/PROTOCOL.md");
 
@@ -79,6 +81,19 @@ fn every_case_is_complete() {
         assert!(!case.source.is_empty(), "{id} has a source");
         assert!(case.otherwise.ends_with('.'), "{id} says what breaks");
         assert!(!case.script.is_empty(), "{id} has a script");
+    }
+}
+
+#[test]
+fn every_difference_of_a_profile_is_of_one_case_and_has_a_reason() {
+    let known: BTreeSet<&str> = cases().iter().map(|case| case.id).collect();
+    for profile in Profile::all() {
+        let mut seen = BTreeSet::new();
+        for Difference { id, reason, .. } in &profile.differences {
+            assert!(known.contains(id), "{}: there is no case {id}", profile.name);
+            assert!(seen.insert(*id), "{}: {id} is there twice", profile.name);
+            assert!(!reason.is_empty(), "{}: {id} has no reason", profile.name);
+        }
     }
 }
 

@@ -1,11 +1,17 @@
 //! The cases, by subject.
 
+mod calls;
 mod client_handshake;
 mod duplicates;
 mod frames;
-mod handshake;
+pub(super) mod handshake;
 mod hostile;
 mod keepalive;
+pub(super) mod reauth;
+pub(super) mod start;
+pub(super) mod stream;
+mod subscriptions;
+pub(super) mod tokens;
 mod upgrade;
 
 use super::Case;
@@ -17,8 +23,14 @@ pub fn server_cases() -> Vec<Case> {
     [
         upgrade::cases(),
         frames::cases(),
+        calls::cases(),
         handshake::cases(),
+        tokens::cases(),
+        reauth::cases(),
         duplicates::cases(),
+        start::cases(),
+        subscriptions::cases(),
+        stream::cases(),
         keepalive::cases(),
         hostile::cases(),
     ]

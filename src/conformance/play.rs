@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
     session::{ClientId, Close},
     wire::{
-        Message, Method, Reply, Request, Version,
+        Message, Method, Reply, Version,
         proto::{
             SatAuthReq, SatInStartReplicationResp, SatInStopReplicationResp, SatRpcRequest,
             SatRpcResponse,
@@ -134,6 +135,7 @@ impl<'a> Play<'a> {
             }
             Step::Send(sending) => self.send(sending).await,
             Step::Expect(expected, within) => self.expect(expected, *within).await,
+            Step::Next(expected) => self.next_is(expected).await,
             Step::Given(expected, reason) => match self.expect(expected, None).await {
                 Err(Stop::Failed(_)) => Err(Stop::Skipped((*reason).to_owned())),
                 outcome => outcome,
@@ -372,7 +374,7 @@ impl<'a> Play<'a> {
     async fn payload(&mut self, payload: &Payload) -> Result<Bytes, Stop> {
         match payload {
             Payload::Bytes(bytes) => Ok(bytes.clone()),
-            Payload::Authenticate { request_id, id, token, headers } => {
+            Payload::Authenticate { request_id, id, token, headers, more: [body, envelope] } => {
                 let id = match id {
                     Id::Own => self.client_id.clone(),
                     Id::Other(nth) => format!("{}-{nth}", self.client_id),
@@ -380,7 +382,10 @@ impl<'a> Play<'a> {
                 };
                 let token = self.token(token).await?;
                 let request = SatAuthReq { id, token, headers: headers.clone() };
-                Ok(Request::from(request).encode(*request_id).encode())
+                let message = [&request.encode_to_vec()[..], body].concat().into();
+                let method = Method::Authenticate.as_str().into();
+                let call = SatRpcRequest { method, request_id: *request_id, message };
+                Ok([&Message::from(call).encode()[..], envelope].concat().into())
             }
             Payload::Answer { result, method, off_by } => {
                 let (asked, request_id) =
@@ -432,6 +437,27 @@ impl<'a> Play<'a> {
             }
             if !self.is_incidental(&incoming).await? {
                 return Err(Stop::Failed(format!("expected {expected}; there came {incoming}")));
+            }
+        }
+    }
+
+    /// The next message must be this one. Pings and pongs are no messages.
+    async fn next_is(&mut self, expected: &Expectation) -> Result<(), Stop> {
+        let within = self.patience;
+        let deadline = Instant::now() + within;
+        loop {
+            let incoming = timeout_at(deadline, self.receive()).await.map_err(|_| {
+                Stop::Failed(format!("expected {expected}; nothing came within {within:?}"))
+            })??;
+            match &incoming {
+                Incoming::Ping(payload) => self.pong(payload).await?,
+                Incoming::Pong(_) => {}
+                _ if expected.is_met_by(&incoming) => return Ok(()),
+                _ => {
+                    return Err(Stop::Failed(format!(
+                        "expected {expected}; there came {incoming}"
+                    )));
+                }
             }
         }
     }

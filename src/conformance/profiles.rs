@@ -3,6 +3,7 @@
 mod electric;
 mod electric_0_12;
 mod electric_0_7;
+mod originals;
 
 use crate::wire::Version;
 

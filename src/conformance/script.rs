@@ -41,6 +41,8 @@ pub enum Step {
     Send(Sending),
     /// The next message that is not incidental must be this one, within so long if it is said.
     Expect(Expectation, Option<Duration>),
+    /// The next message must be this one, and none before it that is incidental otherwise.
+    Next(Expectation),
     /// As `Expect`, but if it does not come the case does not apply, for this reason.
     Given(Expectation, &'static str),
     /// Nothing but what is incidental arrives for so long, and the connection stays.
@@ -81,6 +83,7 @@ impl fmt::Display for Step {
             Step::Expect(expected, Some(within)) => {
                 write!(f, "expect {expected} within {within:?}")
             }
+            Step::Next(expected) => write!(f, "expect {expected} before any other message"),
             Step::Given(expected, reason) => {
                 write!(f, "if {expected} comes, go on (otherwise: {reason})")
             }
@@ -379,7 +382,14 @@ pub(super) enum Payload {
     /// These bytes.
     Bytes(Bytes),
     /// A call of `authenticate`.
-    Authenticate { request_id: u32, id: Id, token: TokenSpec, headers: Vec<SatAuthHeaderPair> },
+    Authenticate {
+        request_id: u32,
+        id: Id,
+        token: TokenSpec,
+        headers: Vec<SatAuthHeaderPair>,
+        /// What follows the fields of the body and those of the envelope.
+        more: [&'static [u8]; 2],
+    },
     /// The answer to the call of the peer that was expected last; with another number if so.
     Answer { result: Option<Outcome>, method: Option<&'static str>, off_by: u32 },
 }
@@ -445,6 +455,11 @@ impl Sending {
 
     fn framed(self, framing: Framing) -> Sending {
         Sending { framing, ..self }
+    }
+
+    /// Whether its first byte is this one.
+    pub(super) fn begins_with(&self, byte: u8) -> bool {
+        matches!(&self.payload, Payload::Bytes(bytes) if bytes.first() == Some(&byte))
     }
 
     /// In fragments of so many bytes.
@@ -515,6 +530,25 @@ impl Sending {
         self
     }
 
+    /// With these bytes, described in words, behind the fields of its body, if it is a call of
+    /// `authenticate`.
+    pub fn with_more_in_body(mut self, words: &str, bytes: &'static [u8]) -> Sending {
+        if let Payload::Authenticate { more: [body, _], .. } = &mut self.payload {
+            self.words += &format!(" with {words} in its body");
+            *body = bytes;
+        }
+        self
+    }
+
+    /// The same behind the fields of its envelope.
+    pub fn with_more_in_envelope(mut self, words: &str, bytes: &'static [u8]) -> Sending {
+        if let Payload::Authenticate { more: [_, envelope], .. } = &mut self.payload {
+            self.words += &format!(" with {words} in its envelope");
+            *envelope = bytes;
+        }
+        self
+    }
+
     /// With a header pair, if it is a call of `authenticate`.
     pub fn with_header(mut self, key: i32, value: &str) -> Sending {
         if let Payload::Authenticate { headers, .. } = &mut self.payload {
@@ -532,8 +566,8 @@ pub fn send(sending: Sending) -> Step {
 
 /// A call of `authenticate` with this number, the id of the case and a good token.
 pub fn authenticate(request_id: u32) -> Sending {
-    let (id, token, headers) = (Id::Own, TokenSpec::good(), vec![]);
-    let payload = Payload::Authenticate { request_id, id, token, headers };
+    let (id, token, headers, more) = (Id::Own, TokenSpec::good(), vec![], [&b""[..]; 2]);
+    let payload = Payload::Authenticate { request_id, id, token, headers, more };
     Sending::new(format!("authenticate ({request_id})"), payload, Framing::One(octets::BINARY))
 }
 

@@ -26,6 +26,12 @@ enum Claim {
     Set(String, Value),
     /// A claim at the top level, also where the user's are in a namespace.
     Top(String, Value),
+    /// The user, in `sub` and in the older `user_id`.
+    User(Value),
+    /// The member of the namespace itself.
+    Namespace(Value),
+    /// What the server wants in this claim, in a list with something else before it.
+    Among(String),
     /// So many seconds from now.
     At(String, f64),
     Without(String),
@@ -52,11 +58,27 @@ enum Form {
     /// A header or payload of these bytes, signed likewise.
     RawHeader(String),
     RawPayload(String),
+    /// The good header or the good payload, its text changed, and signed likewise.
+    HeaderText(Edit),
+    PayloadText(Edit),
+    /// Signed with the server's secret by another HMAC, which the header names.
+    OtherHash,
+    /// Signed as the server does, but with another secret, which the header holds if so.
+    OtherSecret {
+        in_header: bool,
+    },
+    /// The good token with another signature, made of its own.
+    Signature(fn(Vec<u8>) -> Vec<u8>),
+    /// The text of the good token, changed.
+    Compact(Edit),
     /// The good token with something before and after it.
     Wrapped(String, String),
     /// This text.
     Text(String),
 }
+
+/// What is done to a text.
+type Edit = fn(&str) -> String;
 
 impl fmt::Display for TokenSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -99,6 +121,11 @@ impl TokenSpec {
         self.claiming(format!("with {name}: {value} at the top"), Claim::Top(name.into(), value))
     }
 
+    /// With what the server wants as `iss` or `aud` in a list, behind something else.
+    pub fn among(self, name: &str) -> TokenSpec {
+        self.claiming(format!("with the right {name} in a list"), Claim::Among(name.into()))
+    }
+
     /// With this time, in seconds from now.
     pub fn at(self, name: &str, seconds: f64) -> TokenSpec {
         self.claiming(
@@ -114,7 +141,22 @@ impl TokenSpec {
 
     /// Of this user.
     pub fn of_user(self, user: &str) -> TokenSpec {
-        self.claim("sub", json!(user))
+        self.named(json!(user))
+    }
+
+    /// With this in place of the user, in `sub` and in the older `user_id`.
+    pub fn named(self, value: Value) -> TokenSpec {
+        self.claiming(format!("whose user is {value}"), Claim::User(value))
+    }
+
+    /// Without a user.
+    pub fn without_user(self) -> TokenSpec {
+        self.without("sub").without("user_id")
+    }
+
+    /// With this in place of the namespace's own member.
+    pub fn namespace(self, value: Value) -> TokenSpec {
+        self.claiming(format!("whose namespace is {value}"), Claim::Namespace(value))
     }
 
     /// Unsigned.
@@ -168,6 +210,42 @@ impl TokenSpec {
     /// With this text in place of its claims, under a good signature.
     pub fn raw_payload(self, text: &str) -> TokenSpec {
         self.formed(format!("with the payload {text:?}"), Form::RawPayload(text.into()))
+    }
+
+    /// With another text of its header, under a good signature.
+    pub fn header_text(self, words: &str, edit: fn(&str) -> String) -> TokenSpec {
+        self.formed(format!("in whose header {words}"), Form::HeaderText(edit))
+    }
+
+    /// With another text of its claims, under a good signature.
+    pub fn payload_text(self, words: &str, edit: fn(&str) -> String) -> TokenSpec {
+        self.formed(format!("in whose payload {words}"), Form::PayloadText(edit))
+    }
+
+    /// Signed with the right secret by another HMAC than the server's.
+    pub fn with_other_hash(self) -> TokenSpec {
+        self.formed("signed by another HMAC with the same secret", Form::OtherHash)
+    }
+
+    /// Signed with another secret.
+    pub fn with_other_secret(self) -> TokenSpec {
+        self.formed("signed with another secret", Form::OtherSecret { in_header: false })
+    }
+
+    /// Signed with another secret, which is in its header.
+    pub fn with_secret_in_header(self) -> TokenSpec {
+        let words = "signed with another secret that its header holds as a jwk";
+        self.formed(words, Form::OtherSecret { in_header: true })
+    }
+
+    /// With another signature, made of the good one.
+    pub fn signature(self, words: &str, change: fn(Vec<u8>) -> Vec<u8>) -> TokenSpec {
+        self.formed(format!("whose signature {words}"), Form::Signature(change))
+    }
+
+    /// With another text, made of the good one.
+    pub fn compact(self, words: &str, edit: fn(&str) -> String) -> TokenSpec {
+        self.formed(words, Form::Compact(edit))
     }
 
     /// With text around it.
@@ -319,15 +397,45 @@ impl SigningKey {
             }
             Form::RawHeader(text) => self.sign(&encoded(text), payload)?,
             Form::RawPayload(text) => self.sign(header, &encoded(text))?,
+            Form::HeaderText(edit) => self.sign(&encoded(&edit(&decoded(header)?)), payload)?,
+            Form::PayloadText(edit) => self.sign(header, &encoded(&edit(&decoded(payload)?)))?,
+            Form::OtherHash => {
+                let (algorithm, secret) = self.shared()?;
+                let other = match algorithm {
+                    Algorithm::HS256 => Algorithm::HS384,
+                    Algorithm::HS384 => Algorithm::HS512,
+                    _ => Algorithm::HS256,
+                };
+                let header = json!({ "alg": other.as_str(), "typ": "JWT" }).to_string();
+                signed_by(hash(other), secret, &format!("{}.{payload}", encoded(&header)))
+            }
+            Form::OtherSecret { in_header } => {
+                let (algorithm, secret) = self.shared()?;
+                let other: Vec<u8> = secret.iter().map(|byte| byte ^ 0x2a).collect();
+                let mut fields = json!({ "alg": algorithm.as_str(), "typ": "JWT" });
+                if *in_header {
+                    fields["jwk"] = json!({ "kty": "oct", "k": URL_SAFE_NO_PAD.encode(&other) });
+                }
+                let signed = format!("{}.{payload}", encoded(&fields.to_string()));
+                signed_by(hash(*algorithm), &other, &signed)
+            }
+            Form::Signature(change) => {
+                let bytes = URL_SAFE_NO_PAD.decode(signature).map_err(|error| error.to_string())?;
+                format!("{signed}.{}", URL_SAFE_NO_PAD.encode(change(bytes)))
+            }
+            Form::Compact(edit) => edit(&good),
         })
     }
 
     fn claims(&self, changes: &[Claim], user: &str) -> Map<String, Value> {
         let now = (self.clock)().as_secs();
         let mut own = Map::new();
-        own.insert("sub".into(), json!(user));
+        // The older claim too: servers before 0.9 know no other.
+        for name in USER_CLAIMS {
+            own.insert(name.into(), json!(user));
+        }
         let mut top = Map::new();
-        // Some servers take a token of this very second for one of the future.
+        // Servers before 0.9 refuse what was issued this very second.
         top.insert("iat".into(), json!(now - 5));
         top.insert("exp".into(), json!(now + LIFETIME));
         top.insert("jti".into(), json!(uuid::Uuid::new_v4().to_string()));
@@ -345,6 +453,20 @@ impl SigningKey {
                 }
                 Claim::Top(name, value) => {
                     top.insert(name.clone(), value.clone());
+                }
+                Claim::User(value) => {
+                    for name in USER_CLAIMS {
+                        own.insert(name.into(), value.clone());
+                    }
+                }
+                Claim::Namespace(value) => {
+                    if let Some(namespace) = &self.namespace {
+                        top.insert(namespace.clone(), value.clone());
+                    }
+                }
+                Claim::Among(name) => {
+                    let value = top.get(name).cloned().unwrap_or_default();
+                    top.insert(name.clone(), json!(["https://example.org/other", value]));
                 }
                 Claim::At(name, seconds) => {
                     let time = now as f64 + seconds;
@@ -391,23 +513,40 @@ impl SigningKey {
         if self.algorithm()? == "none" {
             return Ok(signed + ".");
         }
-        let (algorithm, secret) =
-            self.secret.as_ref().ok_or("only a shared secret signs what is no token")?;
-        let algorithm = match algorithm {
-            Algorithm::HS384 => hmac::HMAC_SHA384,
-            Algorithm::HS512 => hmac::HMAC_SHA512,
-            _ => hmac::HMAC_SHA256,
-        };
-        let signature = hmac(algorithm, secret, &signed);
-        Ok(format!("{signed}.{signature}"))
+        let (algorithm, secret) = self.shared()?;
+        Ok(signed_by(hash(*algorithm), secret, &signed))
+    }
+
+    fn shared(&self) -> Result<&(Algorithm, Vec<u8>), Unavailable> {
+        Ok(self.secret.as_ref().ok_or("only a shared secret signs what is no token")?)
     }
 }
+
+/// The claims that name the user.
+const USER_CLAIMS: [&str; 2] = ["sub", "user_id"];
 
 /// The claims of RFC 7519 that are at the top level in every token.
 const STANDARD: [&str; 6] = ["iss", "aud", "exp", "nbf", "iat", "jti"];
 
 fn encoded(text: &str) -> String {
     URL_SAFE_NO_PAD.encode(text)
+}
+
+fn decoded(segment: &str) -> Result<String, Unavailable> {
+    let bytes = URL_SAFE_NO_PAD.decode(segment).map_err(|error| error.to_string())?;
+    String::from_utf8(bytes).map_err(|error| error.to_string())
+}
+
+fn hash(algorithm: Algorithm) -> hmac::Algorithm {
+    match algorithm {
+        Algorithm::HS384 => hmac::HMAC_SHA384,
+        Algorithm::HS512 => hmac::HMAC_SHA512,
+        _ => hmac::HMAC_SHA256,
+    }
+}
+
+fn signed_by(algorithm: hmac::Algorithm, key: &[u8], signed: &str) -> String {
+    format!("{signed}.{}", hmac(algorithm, key, signed))
 }
 
 fn hmac(algorithm: hmac::Algorithm, key: &[u8], signed: &str) -> String {

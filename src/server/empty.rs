@@ -6,7 +6,7 @@ use crate::{
     session::AuthenticatedClient,
     transport::{Connection, Event},
     wire::{
-        ServerLsn,
+        Message, ServerLsn,
         proto::{
             SatErrorResp, SatInStartReplicationReq, SatInStartReplicationResp,
             SatInStopReplicationResp, SatShapeReq, SatSubsReq, SatSubsResp, SatUnsubsResp,
@@ -42,6 +42,11 @@ pub async fn empty_database(mut connection: Connection<AuthenticatedClient>) {
             Event::StopReplication(_, responder) => responder.reply(SatInStopReplicationResp {}),
             Event::Subscribe(request, responder) => responder.reply(subscribe(request)),
             Event::Unsubscribe(_, responder) => responder.reply(SatUnsubsResp {}),
+            // Nothing was sent, so 0 is all that can be acknowledged.
+            Event::Message(Message::OpLogAck(ack)) if ack.transaction_id != 0 => connection.fail(
+                SatErrorResp::of(ErrorCode::InvalidRequest)
+                    .with_message("Acknowledged unknown txn"),
+            ),
             Event::Message(message) => {
                 let client_id = connection.client_id();
                 tracing::debug!(%client_id, message = message.name(), "ignored: not asked for");

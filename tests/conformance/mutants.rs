@@ -45,8 +45,7 @@ fn one(
     Trial::test(format!("mutant::{side}::{}", mutant.name), move || {
         let failed: Vec<&str> = cases
             .iter()
-            // All that may catch it: the groups of those that must.
-            .filter(|case| mutant.caught_by.iter().any(|id| id.starts_with(case.group())))
+            .filter(|case| mutant.caught_by.contains(&case.id))
             .filter(|case| run(case, mutant.tamper).is_fail())
             .map(|case| case.id)
             .collect();
