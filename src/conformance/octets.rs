@@ -127,8 +127,11 @@ impl Http {
     }
 }
 
-/// The largest head or body that is looked at.
+/// The largest body that is looked at.
 const LARGEST: usize = 1024 * 1024;
+
+/// What no HTTP message comes up to, head and body.
+pub(super) const LARGEST_HTTP: usize = LARGEST + 64 * 1024;
 
 /// Takes an HTTP message off the front of what has arrived, if all of it is there. Its body is
 /// what `Content-Length` says.
