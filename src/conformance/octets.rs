@@ -92,7 +92,10 @@ pub(super) fn take_frame(buffer: &mut BytesMut) -> Option<Frame> {
     };
     buffer.advance(head);
     let payload = buffer.split_to(length);
-    let payload = self::masked(&payload, mask).collect();
+    let payload = match masked {
+        true => self::masked(&payload, mask).collect(),
+        false => Bytes::copy_from_slice(&payload),
+    };
     Some(Frame { first, masked, payload })
 }
 

@@ -237,6 +237,7 @@ impl Outcome {
         match (self.standing(), reason) {
             (Standing::PassesNow, _) => Some("it is listed as a known failure".into()),
             (_, Some(reason)) if self.runs.differ() => Some(format!("{}; {reason}", self.runs)),
+            (_, None) if self.runs.differ() => Some(self.runs.to_string()),
             (_, reason) => reason.map(str::to_owned),
         }
     }

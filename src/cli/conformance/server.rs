@@ -32,9 +32,8 @@ pub(in crate::cli) struct ServerArgs {
     #[command(flatten)]
     output: OutputArgs,
     /// Trust servers with a certificate by an authority in this file, in PEM, and no others.
-    #[arg(long, env = "SATELLITE_CA", value_name = "FILE")]
+    #[arg(long, env = "SATELLITE_CA", value_name = "FILE", help_heading = "Authentication")]
     ca: Option<PathBuf>,
-    /// As the server has it: tokens of every kind are made accordingly.
     #[command(flatten)]
     auth: Auth,
     /// A file with the private key in PEM, for the algorithms with a public key.
@@ -128,7 +127,8 @@ fn from_command(command: &str, within: Duration) -> Tokens {
         async move {
             let token = timeout(within, source.token(TokenReason::Connect)).await;
             let token = token.map_err(|_| format!("the token command takes over {within:?}"))?;
-            token.map_err(|error| error.to_string())
+            // It says already that there is none.
+            token.map_err(|error| error.to_string().replacen("no token: ", "", 1))
         }
         .boxed()
     })
