@@ -320,7 +320,10 @@ async fn a_server_that_is_not_there_fails_every_case() {
 
 #[tokio::test]
 async fn a_silent_server_fails() {
-    assert_reason(&fails(Lie::Nothing).await, "no HTTP answer within 1s");
+    let said = fails(Lie::Nothing).await;
+    assert_reason(&said, "no HTTP answer within 1s");
+    // It is called by its name.
+    assert_reason(&said, "\\r\\nHost: 127.0.0.1:");
 }
 
 #[tokio::test]

@@ -69,6 +69,8 @@ pub(super) struct Play<'a> {
     /// How long a step may take.
     pub(super) patience: Duration,
     pub(super) client_id: String,
+    /// What requests name as their host.
+    pub(super) host: String,
     pub(super) record: Record,
     wires: Vec<Wire>,
     current: usize,
@@ -105,6 +107,7 @@ impl<'a> Play<'a> {
             version,
             patience,
             client_id: ClientId::random().as_str().to_owned(),
+            host: "localhost".to_owned(),
             record: Record::new(),
             wires: vec![],
             current: 0,
@@ -262,6 +265,8 @@ impl<'a> Play<'a> {
     /// when to come back, and the suite does, unless that is the answer that is wanted.
     async fn exchange(&mut self, request: &str, wanted: &[u16]) -> Result<Option<Http>, Stop> {
         let patience = self.patience;
+        let host = format!("\r\nHost: {}\r\n", self.host);
+        let request = &request.replacen("\r\nHost: localhost\r\n", &host, 1);
         for _ in 0..MOST_DEFERRALS {
             self.connect().await?;
             let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;

@@ -20,6 +20,7 @@ use super::{
 pub struct Server {
     pub(super) dial: Dial,
     target: String,
+    host: String,
     tokens: Arc<Tokens>,
     /// What it is set up with.
     has: Vec<Need>,
@@ -47,6 +48,7 @@ impl Server {
         Server {
             dial,
             target: target.into(),
+            host: "localhost".into(),
             has: needs_met_by(&tokens),
             tokens: Arc::new(tokens),
             profile: Profile::strict(),
@@ -59,6 +61,11 @@ impl Server {
     /// The same server, judged by another profile.
     pub fn with_profile(self, profile: Profile) -> Server {
         Server { profile, ..self }
+    }
+
+    /// The same server, which upgrade requests call by this name in `Host`; `localhost` unless set.
+    pub fn with_host(self, host: &str) -> Server {
+        Server { host: host.into(), ..self }
     }
 
     /// The same server, which is set up with this too.
@@ -137,7 +144,9 @@ impl Server {
             return Outcome { differs, ..Outcome::skipped(&case, format!("it needs {need}")) };
         }
         let stage = Dialled(Arc::clone(&self.dial));
-        let play = Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        let mut play =
+            Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        play.host.clone_from(&self.host);
         Outcome { differs, ..judged(&case, play, self.case_deadline).await }
     }
 }

@@ -71,6 +71,7 @@ impl ServerArgs {
         let url = self.url.as_deref().unwrap_or_default();
         let connector = self.connector(url)?;
         let mut server = Server::new(url, self.tokens()?, move || dial(connector.clone()))
+            .with_host(authority(url))
             .with_profile(self.selection.profile())
             .with_timeout(self.patience())
             .with_repeats(self.run.repeat())
@@ -117,6 +118,13 @@ impl ServerArgs {
         }
         Ok(key)
     }
+}
+
+/// Host and port of a URL, as they are written in it.
+fn authority(url: &str) -> &str {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    authority.rsplit('@').next().unwrap_or_default()
 }
 
 /// Tokens that a command prints, each within so long.
