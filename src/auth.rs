@@ -33,6 +33,8 @@ use keyset::Snapshot;
 use source::Source;
 
 pub use claims::ClaimRules;
+#[cfg(feature = "conformance")]
+pub(crate) use config::shared_secret;
 pub use config::{ConfigError, ConfigErrors, VARIABLES, Variable};
 pub use explain::Finding;
 #[cfg(feature = "jwks-http")]

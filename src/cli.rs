@@ -1,6 +1,7 @@
 //! Command line: what the subcommands share.
 
 mod admin;
+mod conformance;
 mod connect;
 mod follow;
 mod serve;
@@ -8,12 +9,16 @@ mod signals;
 mod token;
 mod token_source;
 
-use std::{collections::HashMap, fmt, io, process::ExitCode};
+use std::{collections::HashMap, fmt, fs, io, path::Path, process::ExitCode};
 
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
-use electric_satellite::{auth::VARIABLES, session::Token};
+use electric_satellite::{
+    auth::{Algorithm, Minter, VARIABLES},
+    session::Token,
+};
 
-/// The Satellite protocol of ElectricSQL: a service, a token mint and a connection check.
+/// The Satellite protocol of ElectricSQL: a service, a token mint, a connection check, and the conformance
+/// suite.
 #[derive(Parser)]
 #[command(name = "satellite", version, about, max_term_width = 100)]
 struct Cli {
@@ -30,6 +35,9 @@ enum Command {
     /// Connect to a service, show every step, and start replication; print what arrives.
     #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
+    /// Hold a server to the protocol, case by case.
+    #[command(subcommand)]
+    Conformance(conformance::Conformance),
 }
 
 /// The variables that say how tokens are verified, each with an option of the same name.
@@ -39,6 +47,28 @@ impl Auth {
     /// The value of the option or the variable.
     fn lookup(&self, variable: &str) -> Option<String> {
         self.0.get(variable).cloned()
+    }
+
+    /// The same, if it is more than white space.
+    fn set(&self, variable: &str) -> Option<String> {
+        self.lookup(variable).filter(|value| !value.trim().is_empty())
+    }
+
+    /// Signs as the service with the same variables verifies, with the private key in this file if
+    /// its algorithm takes one.
+    fn minter(&self, private_key: Option<&Path>) -> Result<Minter, String> {
+        if let Some(file) = private_key {
+            let algorithm = self.lookup("AUTH_JWT_ALG").unwrap_or_default();
+            let algorithm: Algorithm = algorithm
+                .parse()
+                .map_err(|_| format!("AUTH_JWT_ALG={algorithm} names no algorithm to sign with"))?;
+            let pem = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
+            return Minter::from_pem(algorithm, &pem)
+                .map_err(|error| format!("{} {error}", file.display()));
+        }
+        Minter::from_vars(|variable| self.lookup(variable)).map_err(|errors| {
+            format!("{errors}\nA private key to sign with is given by --private-key FILE")
+        })
     }
 }
 
@@ -98,5 +128,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Token(mint) => mint.run(),
         Command::Connect(connect) => connect.run(),
+        Command::Conformance(conformance) => conformance.run(),
     }
 }

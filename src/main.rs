@@ -1,4 +1,5 @@
-//! The `satellite` binary: a service, a token mint and a connection check.
+//! The `satellite` binary: a service, a token mint, a connection check, and the conformance
+//! suite.
 #![forbid(unsafe_code)]
 
 mod cli;

@@ -1,5 +1,5 @@
-//! The examples of the client, as they are run from a shell: against `satellite serve`, and against
-//! a service that asks for what was written.
+//! The examples that run by themselves, as they are run from a shell: those of the client against
+//! `satellite serve` and against a service that asks for what was written.
 #![cfg(feature = "cli")]
 
 mod raw;
@@ -165,6 +165,13 @@ async fn token_provider_fetches_a_token_for_every_attempt() {
     let mut provider = Example::start("token_provider", &signed_out);
     provider.says("fetching").await;
     provider.ends(1).await;
+}
+
+#[tokio::test]
+async fn conformance_finds_nothing_unexpected() {
+    let mut conformance = Example::start("conformance", &[]);
+    conformance.says("nothing unexpected").await;
+    conformance.ends(0).await;
 }
 
 #[tokio::test]

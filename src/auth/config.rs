@@ -196,15 +196,23 @@ impl Minter {
         if JwtAuthenticator::from_vars(&variable)?.is_insecure() {
             return Ok(Minter::unsigned());
         }
-        let vars = Vars { lookup: &variable, errors: RefCell::default() };
-        let algorithm = vars.algorithms().into_iter().find(|algorithm| algorithm.is_symmetric());
-        let (Some(algorithm), Some(key)) = (algorithm, vars.get(KEY)) else {
+        let Some((algorithm, secret)) = shared_secret(&variable) else {
             let reason = "is not a shared secret: a public key verifies, it does not sign";
             return Err(ConfigErrors(vec![ConfigError { variable: KEY, reason: reason.into() }]));
         };
-        let secret = secret(&key, vars.flag(KEY_IS_BASE64)).expect("it was just read");
         Ok(Minter::from_secret(algorithm, &secret).expect("it was just read"))
     }
+}
+
+/// The shared secret of a good configuration, and its algorithm, if it has one.
+pub(crate) fn shared_secret(
+    variable: &dyn Fn(&str) -> Option<String>,
+) -> Option<(Algorithm, Vec<u8>)> {
+    let vars = Vars { lookup: variable, errors: RefCell::default() };
+    let algorithm = vars.algorithms().into_iter().find(|algorithm| algorithm.is_symmetric())?;
+    let key = vars.get(KEY)?;
+    let secret = secret(&key, vars.flag(KEY_IS_BASE64)).ok()?;
+    Some((algorithm, secret.into_owned()))
 }
 
 /// The variables, and what is found wrong with them.

@@ -1,10 +1,10 @@
 //! `satellite token`: prints a token, or explains one.
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Args;
 use electric_satellite::{
-    auth::{Algorithm, Authenticator, JwtAuthenticator, Minter},
+    auth::{Authenticator, JwtAuthenticator},
     session::UnixTime,
 };
 use serde_json::{Map, Value, json};
@@ -74,7 +74,7 @@ impl MintToken {
     }
 
     fn mint(&self) -> Result<String, String> {
-        let minter = self.minter()?;
+        let minter = self.auth.minter(self.private_key.as_deref())?;
         let minter = match &self.kid {
             Some(kid) => minter.with_kid(kid),
             None => minter,
@@ -83,27 +83,10 @@ impl MintToken {
         Ok(token.expose().to_owned())
     }
 
-    /// Signs as the service with the same variables verifies.
-    fn minter(&self) -> Result<Minter, String> {
-        if let Some(file) = &self.private_key {
-            let algorithm = self.auth.lookup("AUTH_JWT_ALG").unwrap_or_default();
-            let algorithm: Algorithm = algorithm
-                .parse()
-                .map_err(|_| format!("AUTH_JWT_ALG={algorithm} names no algorithm to sign with"))?;
-            let pem = fs::read(file).map_err(|error| format!("{}: {error}", file.display()))?;
-            return Minter::from_pem(algorithm, &pem)
-                .map_err(|error| format!("{} {error}", file.display()));
-        }
-        Minter::from_vars(|variable| self.auth.lookup(variable)).map_err(|errors| {
-            format!("{errors}\nA private key to sign with is given by --private-key FILE")
-        })
-    }
-
     fn all_claims(&self) -> Result<Value, String> {
         let now = UnixTime::now().as_secs();
         let mut claims = Map::new();
-        let set = |variable| self.auth.lookup(variable).filter(|value| !value.trim().is_empty());
-        match set("AUTH_JWT_NAMESPACE") {
+        match self.auth.set("AUTH_JWT_NAMESPACE") {
             Some(namespace) => claims.insert(namespace, json!({ "sub": self.sub })),
             None => claims.insert("sub".into(), json!(self.sub)),
         };
@@ -112,7 +95,7 @@ impl MintToken {
         claims.insert("iat".into(), json!(now));
         claims.insert("exp".into(), json!(now.saturating_add(self.expires_in)));
         for (variable, claim) in [("AUTH_JWT_ISS", "iss"), ("AUTH_JWT_AUD", "aud")] {
-            if let Some(value) = set(variable) {
+            if let Some(value) = self.auth.set(variable) {
                 // Of several that are accepted, the first.
                 let several: Option<Vec<String>> = serde_json::from_str(&value).ok();
                 let value = several.and_then(|values| values.into_iter().next()).unwrap_or(value);

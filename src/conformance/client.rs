@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use tokio::{sync::mpsc, task::JoinHandle};
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::session::{ClientId, Token};
 
 use super::{
     Case, Need, Outcome, Profile, Report, Task, Tokens,
-    play::{Exit, Play, Stage, USER},
+    play::{Exit, Play, Stage, Stop, USER},
+    run::Run,
     server::judged,
     token::TokenSpec,
     wire::Stream,
@@ -90,7 +91,7 @@ pub struct Client {
     profile: Profile,
     patience: Duration,
     case_deadline: Duration,
-    at_once: usize,
+    run: Run,
 }
 
 impl Client {
@@ -104,7 +105,7 @@ impl Client {
             profile: Profile::strict(),
             patience: Duration::from_secs(15),
             case_deadline: Duration::from_secs(120),
-            at_once: 2,
+            run: Run::new(2),
         }
     }
 
@@ -119,24 +120,44 @@ impl Client {
     }
 
     /// The same client, so many times at the same time; 2 unless set.
-    pub fn with_cases_at_once(self, at_once: usize) -> Client {
-        Client { at_once: at_once.max(1), ..self }
+    pub fn with_cases_at_once(mut self, at_once: usize) -> Client {
+        self.run.at_once = at_once.max(1);
+        self
+    }
+
+    /// The same client, with every case run so many times; once unless set. Where the runs of a case
+    /// differ, it is [flaky](super::Standing::Flaky).
+    pub fn with_repeats(mut self, times: usize) -> Client {
+        self.run.times = times.max(1);
+        self
+    }
+
+    /// The same client, of which it is known that it fails these cases, by id. They are run all the
+    /// same, and are not expected to pass.
+    pub fn with_known_failures<I: Into<String>>(
+        mut self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Client {
+        self.run.known.extend(ids.into_iter().map(Into::into));
+        self
+    }
+
+    /// The same client, for a run that is over after so long; without an end unless set. A case that
+    /// is not done by then has failed, for that reason.
+    pub fn with_deadline(mut self, deadline: Duration) -> Client {
+        self.run.deadline = Some(deadline);
+        self
     }
 
     /// Runs these cases, and tells of each when it is done.
-    pub async fn run(&self, cases: &[Case], mut done: impl FnMut(&Outcome)) -> Report {
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; cases.len()];
-        let mut running = stream::iter(cases.iter().enumerate())
-            .map(|(nth, case)| async move { (nth, self.run_case(case).await) })
-            .buffer_unordered(self.at_once);
-        while let Some((nth, outcome)) = running.next().await {
-            done(&outcome);
-            outcomes[nth] = Some(outcome);
-        }
+    pub async fn run(&self, cases: &[Case], done: impl FnMut(&Outcome)) -> Report {
+        let started = Instant::now();
+        let outcomes = self.run.all(cases, |case| self.run_case(case).boxed(), done).await;
         Report {
             target: self.target.clone(),
             profile: self.profile.name,
-            outcomes: outcomes.into_iter().flatten().collect(),
+            outcomes,
+            took: started.elapsed(),
         }
     }
 
@@ -154,7 +175,10 @@ impl Client {
         let token = match self.tokens.make(&TokenSpec::good(), USER).await.map(Token::new) {
             Ok(Ok(token)) => token,
             Ok(Err(error)) => return Outcome::skipped(&case, error.to_string()),
-            Err(reason) => return Outcome::skipped(&case, reason),
+            Err(Stop::Skipped(reason)) => return Outcome::skipped(&case, reason),
+            Err(Stop::Failed(reason) | Stop::Close(reason)) => {
+                return Outcome::new(&case, super::Verdict::Fail(reason));
+            }
         };
         let invitation = Invitation { token, client_id: client_id.clone(), task: case.task };
         let launched = match self.launch.launch(invitation).await {

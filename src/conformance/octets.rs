@@ -92,7 +92,10 @@ pub(super) fn take_frame(buffer: &mut BytesMut) -> Option<Frame> {
     };
     buffer.advance(head);
     let payload = buffer.split_to(length);
-    let payload = self::masked(&payload, mask).collect();
+    let payload = match masked {
+        true => self::masked(&payload, mask).collect(),
+        false => Bytes::copy_from_slice(&payload),
+    };
     Some(Frame { first, masked, payload })
 }
 
@@ -127,8 +130,11 @@ impl Http {
     }
 }
 
-/// The largest head or body that is looked at.
+/// The largest body that is looked at.
 const LARGEST: usize = 1024 * 1024;
+
+/// What no HTTP message comes up to, head and body.
+pub(super) const LARGEST_HTTP: usize = LARGEST + 64 * 1024;
 
 /// Takes an HTTP message off the front of what has arrived, if all of it is there. Its body is
 /// what `Content-Length` says.

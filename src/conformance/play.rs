@@ -1,6 +1,6 @@
 //! Plays the script of a case against a peer, and finds where the peer departs from it.
 
-use std::time::Duration;
+use std::{future::poll_fn, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -21,8 +21,8 @@ use crate::{
 use super::{
     octets::{self, ACCEPT, Http},
     script::{
-        Acceptance, Answer, Ask, EndKind, Ending, Expectation, Id, Incoming, Payload, SPOKEN,
-        Sending, Step, Upgrade,
+        Acceptance, Answer, Ask, Beginning, EndKind, Ending, Expectation, Framing, Id, Incoming,
+        Payload, SPOKEN, Sending, Step, Upgrade,
     },
     token::{TokenSpec, Tokens},
     wire::{Record, Stream, Wire},
@@ -70,6 +70,8 @@ pub(super) struct Play<'a> {
     /// How long a step may take.
     pub(super) patience: Duration,
     pub(super) client_id: String,
+    /// What requests name as their host.
+    pub(super) host: String,
     pub(super) record: Record,
     wires: Vec<Wire>,
     current: usize,
@@ -77,12 +79,18 @@ pub(super) struct Play<'a> {
     asked: Option<(String, u32)>,
     /// Which step is being played.
     pub(super) at: usize,
+    /// How much has come during this step.
+    arrived: usize,
     /// Whether the way a connection ends was judged.
     pub(super) close_judged: bool,
 }
 
 /// The user that tokens speak for unless they say otherwise.
 pub(super) const USER: &str = "conformance";
+
+/// How much may come during one step. It is for a peer that never stops, in simulated time, which
+/// stands still as long as something happens.
+const MOST_ARRIVALS: usize = 100_000;
 
 /// How often a server may say that it has no room before that counts.
 const MOST_DEFERRALS: usize = 20;
@@ -100,11 +108,13 @@ impl<'a> Play<'a> {
             version,
             patience,
             client_id: ClientId::random().as_str().to_owned(),
+            host: "localhost".to_owned(),
             record: Record::new(),
             wires: vec![],
             current: 0,
             asked: None,
             at: 0,
+            arrived: 0,
             close_judged: false,
         }
     }
@@ -113,6 +123,8 @@ impl<'a> Play<'a> {
     pub(super) async fn script(&mut self, steps: &[Step]) -> Result<(), Stop> {
         for (at, step) in steps.iter().enumerate() {
             self.at = at;
+            self.record.step = at;
+            self.arrived = 0;
             self.step(step).await?;
         }
         Ok(())
@@ -254,7 +266,10 @@ impl<'a> Play<'a> {
         if let Some(body) = expected.body
             && !http.body.contains(body)
         {
-            return Err(Stop::Failed(format!("expected {expected}; the body is {:?}", http.body)));
+            return Err(Stop::Failed(format!(
+                "expected {expected}; the body is {:?}",
+                beginning(&http.body)
+            )));
         }
         for (name, value) in &expected.headers {
             let found = http.header(name);
@@ -280,6 +295,8 @@ impl<'a> Play<'a> {
         wanted: &[u16],
         within: Duration,
     ) -> Result<Option<Http>, Stop> {
+        let host = format!("\r\nHost: {}\r\n", self.host);
+        let request = &request.replacen("\r\nHost: localhost\r\n", &host, 1);
         for _ in 0..MOST_DEFERRALS {
             self.connect().await?;
             let http = self.request(request, within).await?;
@@ -399,7 +416,7 @@ impl<'a> Play<'a> {
     }
 
     async fn token(&mut self, spec: &TokenSpec) -> Result<String, Stop> {
-        let token = self.tokens.make(spec, USER).await.map_err(Stop::Skipped)?;
+        let token = self.tokens.make(spec, USER).await?;
         self.record.hide(&token);
         Ok(token)
     }
@@ -413,13 +430,10 @@ impl<'a> Play<'a> {
         let within = within.unwrap_or(self.patience);
         let deadline = Instant::now() + within;
         loop {
-            let incoming = match timeout_at(deadline, self.receive()).await {
-                Ok(incoming) => incoming?,
-                Err(_) => {
-                    return Err(Stop::Failed(format!(
-                        "expected {expected}; nothing came within {within:?}"
-                    )));
-                }
+            let Some(incoming) = self.receive_until(deadline).await? else {
+                return Err(Stop::Failed(format!(
+                    "expected {expected}; nothing came within {within:?}"
+                )));
             };
             if expected.is_met_by(&incoming) {
                 if let Incoming::Message(Message::Request(SatRpcRequest {
@@ -446,9 +460,9 @@ impl<'a> Play<'a> {
         let within = self.patience;
         let deadline = Instant::now() + within;
         loop {
-            let incoming = timeout_at(deadline, self.receive()).await.map_err(|_| {
+            let incoming = self.receive_until(deadline).await?.ok_or_else(|| {
                 Stop::Failed(format!("expected {expected}; nothing came within {within:?}"))
-            })??;
+            })?;
             match &incoming {
                 Incoming::Ping(payload) => self.pong(payload).await?,
                 Incoming::Pong(_) => {}
@@ -462,12 +476,50 @@ impl<'a> Play<'a> {
         }
     }
 
+    /// What comes next, if it comes until then.
+    async fn receive_until(&mut self, deadline: Instant) -> Result<Option<Incoming>, Stop> {
+        // A timeout alone lets pass what is always there.
+        if Instant::now() >= deadline {
+            return Ok(None);
+        }
+        match timeout_at(deadline, self.receive()).await {
+            Err(_) => Ok(None),
+            Ok(incoming) => incoming.map(Some),
+        }
+    }
+
     async fn receive(&mut self) -> Result<Incoming, Stop> {
-        let wire = self
-            .wires
-            .get_mut(self.current)
-            .ok_or(Stop::Failed("there is no connection".into()))?;
-        Ok(wire.next(&mut self.record).await)
+        self.arrived += 1;
+        if self.arrived > MOST_ARRIVALS {
+            return Err(Stop::Failed(format!("more than {MOST_ARRIVALS} messages came")));
+        }
+        loop {
+            let current = self.current;
+            if current >= self.wires.len() {
+                return Err(Stop::Failed("there is no connection".into()));
+            }
+            let (wires, record) = (&mut self.wires, &mut self.record);
+            let arrived = poll_fn(|cx| {
+                let aside = wires.iter_mut().enumerate().filter(|(nth, _)| *nth != current);
+                for (nth, wire) in aside {
+                    if let Poll::Ready(payload) = wire.poll_ping(cx, record) {
+                        return Poll::Ready(Err((nth, payload)));
+                    }
+                }
+                wires[current].poll_next(cx, record).map(Ok)
+            });
+            match arrived.await {
+                Ok(incoming) => return Ok(incoming),
+                // A client that waits on one connection lives on the others.
+                Err((nth, payload)) => self.pong_on(nth, &payload).await,
+            }
+        }
+    }
+
+    async fn pong_on(&mut self, nth: usize, payload: &Bytes) {
+        let framing = Framing::One(octets::PONG);
+        let wire = &mut self.wires[nth];
+        wire.send(&mut self.record, "a pong", payload, &framing, self.patience).await;
     }
 
     /// Whether this may come at any time. What wants an answer gets it.
@@ -503,7 +555,7 @@ impl<'a> Play<'a> {
     }
 
     async fn send_now(&mut self, words: &str, payload: &[u8], first: u8) -> Result<(), Stop> {
-        let framing = super::script::Framing::One(first);
+        let framing = Framing::One(first);
         let patience = self.patience;
         let wire = self
             .wires
@@ -516,24 +568,19 @@ impl<'a> Play<'a> {
     async fn silence(&mut self, time: Duration) -> Result<(), Stop> {
         let deadline = Instant::now() + time;
         loop {
-            match timeout_at(deadline, self.receive()).await {
-                Err(_) => return Ok(()),
-                Ok(incoming) => {
-                    let incoming = incoming?;
-                    if !self.is_incidental(&incoming).await? {
-                        return Err(Stop::Failed(format!(
-                            "expected nothing for {time:?}; there came {incoming}"
-                        )));
-                    }
-                }
+            let Some(incoming) = self.receive_until(deadline).await? else { return Ok(()) };
+            if !self.is_incidental(&incoming).await? {
+                return Err(Stop::Failed(format!(
+                    "expected nothing for {time:?}; there came {incoming}"
+                )));
             }
         }
     }
 
     async fn whatever(&mut self, time: Duration) -> Result<(), Stop> {
         let deadline = Instant::now() + time;
-        while let Ok(incoming) = timeout_at(deadline, self.receive()).await {
-            match incoming? {
+        while let Some(incoming) = self.receive_until(deadline).await? {
+            match incoming {
                 Incoming::End => break,
                 Incoming::Ping(payload) => self.pong(&payload).await?,
                 _ => {}
@@ -576,13 +623,10 @@ impl<'a> Play<'a> {
         self.send_now("a ping", PAYLOAD, octets::PING).await?;
         let deadline = Instant::now() + within;
         loop {
-            let incoming = match timeout_at(deadline, self.receive()).await {
-                Ok(incoming) => incoming?,
-                Err(_) => {
-                    return Err(Stop::Close(format!(
-                        "must stay open; it does not answer a ping within {within:?}"
-                    )));
-                }
+            let Some(incoming) = self.receive_until(deadline).await? else {
+                return Err(Stop::Close(format!(
+                    "must stay open; it does not answer a ping within {within:?}"
+                )));
             };
             match incoming {
                 Incoming::Pong(payload) if payload == PAYLOAD => return Ok(()),
@@ -602,13 +646,10 @@ impl<'a> Play<'a> {
     ) -> Result<Option<Option<Close>>, Stop> {
         let deadline = Instant::now() + within;
         loop {
-            let incoming = match timeout_at(deadline, self.receive()).await {
-                Ok(incoming) => incoming?,
-                Err(_) => {
-                    return Err(Stop::Close(format!(
-                        "must {ending}; it is still open after {within:?}"
-                    )));
-                }
+            let Some(incoming) = self.receive_until(deadline).await? else {
+                return Err(Stop::Close(format!(
+                    "must {ending}; it is still open after {within:?}"
+                )));
             };
             match incoming {
                 Incoming::Close(close) => return Ok(Some(close)),
@@ -681,6 +722,11 @@ impl<'a> Play<'a> {
     }
 }
 
+/// As much of a body as a reason has room for.
+fn beginning(body: &str) -> String {
+    Beginning(body, 200).to_string()
+}
+
 fn offered(http: &Http) -> impl Iterator<Item = &str> {
     http.headers("sec-websocket-protocol").flat_map(|line| line.split(',')).map(str::trim)
 }
@@ -688,7 +734,11 @@ fn offered(http: &Http) -> impl Iterator<Item = &str> {
 /// An answer that opens a WebSocket (RFC 6455 §4.2.2) with this subprotocol.
 fn is_upgraded(http: &Http, protocol: &str) -> Result<(), String> {
     if http.status() != Some(101) {
-        return Err(format!("expected HTTP 101; the answer is {:?} {:?}", http.line(), http.body));
+        return Err(format!(
+            "expected HTTP 101; the answer is {:?} {:?}",
+            http.line(),
+            beginning(&http.body)
+        ));
     }
     let header = |name| http.header(name).unwrap_or_default();
     if !header("upgrade").eq_ignore_ascii_case("websocket") {

@@ -724,7 +724,7 @@ pub enum Incoming {
 impl fmt::Display for Incoming {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Incoming::Message(message) => f.write_str(&in_words(message)),
+            Incoming::Message(message) => Beginning(InWords(message), MOST_WORDS).fmt(f),
             Incoming::Undecodable(bytes) => write!(f, "a message that is none: {}", hex(bytes)),
             Incoming::Text(text) => write!(f, "a text message of {} bytes", text.len()),
             Incoming::Ping(payload) => write!(f, "a ping of {} bytes", payload.len()),
@@ -738,36 +738,88 @@ impl fmt::Display for Incoming {
 }
 
 /// A message in words, with the body of its envelope.
-pub(super) fn in_words(message: &Message) -> String {
-    match message {
-        Message::Request(envelope) => match Request::decode(envelope.clone()) {
-            Ok(request) => {
-                format!("call {} ({}) {request:?}", request.method(), envelope.request_id)
+struct InWords<'a>(&'a Message);
+
+impl fmt::Display for InWords<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Message::Request(envelope) => match Request::decode(envelope.clone()) {
+                Ok(request) => {
+                    write!(f, "call {} ({}) {request:?}", request.method(), envelope.request_id)
+                }
+                Err(error) => error.fmt(f),
+            },
+            Message::Response(envelope) => {
+                write!(f, "response to {:?} ({}): ", envelope.method, envelope.request_id)?;
+                match (envelope.method.parse(), &envelope.result) {
+                    (_, None) => f.write_str("without a result"),
+                    (_, Some(Outcome::Error(error))) => write!(f, "refused: {error}"),
+                    (Err(_), Some(Outcome::Message(body))) => f.write_str(&hex(body)),
+                    (Ok(method), Some(_)) => match Reply::decode(method, envelope.clone()) {
+                        Ok(reply) => write!(f, "{reply:?}"),
+                        Err(error) => error.fmt(f),
+                    },
+                }
             }
-            Err(error) => error.to_string(),
-        },
-        Message::Response(envelope) => {
-            let answer = match (envelope.method.parse(), &envelope.result) {
-                (_, None) => "without a result".to_owned(),
-                (_, Some(Outcome::Error(error))) => format!("refused: {error}"),
-                (Err(_), Some(Outcome::Message(body))) => hex(body),
-                (Ok(method), Some(_)) => match Reply::decode(method, envelope.clone()) {
-                    Ok(reply) => format!("{reply:?}"),
-                    Err(error) => error.to_string(),
-                },
-            };
-            format!("response to {:?} ({}): {answer}", envelope.method, envelope.request_id)
+            message => write!(f, "{message:?}"),
         }
-        message => format!("{message:?}"),
     }
 }
 
+/// How many characters of a message in words are shown.
+pub(super) const MOST_WORDS: usize = 1000;
+
+/// The beginning of a text, if it has more than so many characters.
+pub(super) struct Beginning<T>(pub(super) T, pub(super) usize);
+
+impl<T: fmt::Display> fmt::Display for Beginning<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut until = Until { f, left: self.1, is_cut: false };
+        // What stops writing is no error of what is written to.
+        match fmt::write(&mut until, format_args!("{}", self.0)) {
+            Err(_) if until.is_cut => f.write_str("…"),
+            outcome => outcome,
+        }
+    }
+}
+
+/// Takes so many characters, and then no more: the rest is not even made.
+struct Until<'a, 'b> {
+    f: &'a mut fmt::Formatter<'b>,
+    left: usize,
+    is_cut: bool,
+}
+
+impl fmt::Write for Until<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        match text.char_indices().nth(self.left) {
+            None => {
+                self.left -= text.chars().count();
+                self.f.write_str(text)
+            }
+            Some((end, _)) => {
+                self.f.write_str(&text[..end])?;
+                self.is_cut = true;
+                Err(fmt::Error)
+            }
+        }
+    }
+}
+
+/// How many bytes are shown in hex.
+pub(super) const MOST_HEX: usize = 512;
+
 /// Bytes in hex; only the beginning of many.
 pub(super) fn hex(bytes: &[u8]) -> String {
-    const MOST: usize = 512;
-    let mut text: String = bytes.iter().take(MOST).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > MOST {
-        text += &format!("… ({} bytes)", bytes.len());
+    hex_of(bytes, bytes.len())
+}
+
+/// The beginning, in hex, of so many bytes.
+pub(super) fn hex_of(beginning: &[u8], length: usize) -> String {
+    let shown = beginning.iter().take(MOST_HEX);
+    let mut text: String = shown.map(|byte| format!("{byte:02x}")).collect();
+    if length > MOST_HEX {
+        text += &format!("… ({length} bytes)");
     }
     text
 }

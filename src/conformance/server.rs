@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, timeout},
@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Case, Need, Outcome, Profile, Report, Tokens, Verdict,
     play::{Exit, Play, Stage, Stop},
+    run::Run,
     wire::Stream,
 };
 
@@ -19,13 +20,14 @@ use super::{
 pub struct Server {
     pub(super) dial: Dial,
     target: String,
+    host: String,
     tokens: Arc<Tokens>,
     /// What it is set up with.
     has: Vec<Need>,
     profile: Profile,
     patience: Duration,
     case_deadline: Duration,
-    at_once: usize,
+    run: Run,
 }
 
 type Dial = Arc<dyn Fn() -> BoxFuture<'static, std::io::Result<Box<dyn Stream>>> + Send + Sync>;
@@ -46,18 +48,24 @@ impl Server {
         Server {
             dial,
             target: target.into(),
+            host: "localhost".into(),
             has: needs_met_by(&tokens),
             tokens: Arc::new(tokens),
             profile: Profile::strict(),
             patience: Duration::from_secs(5),
             case_deadline: Duration::from_secs(90),
-            at_once: 16,
+            run: Run::new(16),
         }
     }
 
     /// The same server, judged by another profile.
     pub fn with_profile(self, profile: Profile) -> Server {
         Server { profile, ..self }
+    }
+
+    /// The same server, which upgrade requests call by this name in `Host`; `localhost` unless set.
+    pub fn with_host(self, host: &str) -> Server {
+        Server { host: host.into(), ..self }
     }
 
     /// The same server, which is set up with this too.
@@ -77,29 +85,47 @@ impl Server {
         Server { patience, ..self }
     }
 
-    /// The same server, for so many cases at the same time; 16 unless set.
-    pub fn with_cases_at_once(self, at_once: usize) -> Server {
-        Server { at_once: at_once.max(1), ..self }
+    /// The same server, for so many cases at the same time; 16 unless set. Of those that only
+    /// wait for its timers there are more beside them, unless it is one at a time.
+    pub fn with_cases_at_once(mut self, at_once: usize) -> Server {
+        self.run.at_once = at_once.max(1);
+        self
+    }
+
+    /// The same server, with every case run so many times; once unless set. Where the runs of a case
+    /// differ, it is [flaky](super::Standing::Flaky).
+    pub fn with_repeats(mut self, times: usize) -> Server {
+        self.run.times = times.max(1);
+        self
+    }
+
+    /// The same server, of which it is known that it fails these cases, by id. They are run all the
+    /// same, and are not expected to pass.
+    pub fn with_known_failures<I: Into<String>>(
+        mut self,
+        ids: impl IntoIterator<Item = I>,
+    ) -> Server {
+        self.run.known.extend(ids.into_iter().map(Into::into));
+        self
+    }
+
+    /// The same server, for a run that is over after so long; without an end unless set. A case that
+    /// is not done by then has failed, for that reason.
+    pub fn with_deadline(mut self, deadline: Duration) -> Server {
+        self.run.deadline = Some(deadline);
+        self
     }
 
     /// Runs these cases, and tells of each when it is done. They end in any order; the report has
     /// them in the order given.
-    pub async fn run(&self, cases: &[Case], mut done: impl FnMut(&Outcome)) -> Report {
-        // Those that wait for a server's timers begin first.
-        let mut order: Vec<usize> = (0..cases.len()).collect();
-        order.sort_by_key(|nth| !cases[*nth].needs.contains(&Need::Time));
-        let mut outcomes: Vec<Option<Outcome>> = vec![None; cases.len()];
-        let mut running = stream::iter(order)
-            .map(|nth| async move { (nth, self.run_case(&cases[nth]).await) })
-            .buffer_unordered(self.at_once);
-        while let Some((nth, outcome)) = running.next().await {
-            done(&outcome);
-            outcomes[nth] = Some(outcome);
-        }
+    pub async fn run(&self, cases: &[Case], done: impl FnMut(&Outcome)) -> Report {
+        let started = Instant::now();
+        let outcomes = self.run.all(cases, |case| self.run_case(case).boxed(), done).await;
         Report {
             target: self.target.clone(),
             profile: self.profile.name,
-            outcomes: outcomes.into_iter().flatten().collect(),
+            outcomes,
+            took: started.elapsed(),
         }
     }
 
@@ -118,7 +144,9 @@ impl Server {
             return Outcome { differs, ..Outcome::skipped(&case, format!("it needs {need}")) };
         }
         let stage = Dialled(Arc::clone(&self.dial));
-        let play = Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        let mut play =
+            Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        play.host.clone_from(&self.host);
         Outcome { differs, ..judged(&case, play, self.case_deadline).await }
     }
 }
@@ -166,7 +194,7 @@ pub(super) async fn judged(case: &Case, mut play: Play<'_>, deadline: Duration) 
             outcome.departed = Some(play.at);
         }
     }
-    outcome.record = play.record.lines;
+    outcome.record = play.record.into_lines();
     outcome.took = started.elapsed();
     outcome
 }

@@ -8,9 +8,11 @@ use futures_util::future::BoxFuture;
 use serde_json::{Map, Value, json};
 
 use crate::{
-    auth::{Algorithm, Minter},
+    auth::{Algorithm, Minter, shared_secret},
     session::{Token, UnixTime},
 };
+
+use super::play::Stop;
 
 /// A token as a case wants it: a good one, and what is different about it.
 #[derive(Clone, Debug)]
@@ -311,6 +313,30 @@ impl SigningKey {
             clock: UnixTime::now,
         }
     }
+
+    /// Makes tokens with `minter` for a server that is configured by these variables, as
+    /// [`JwtAuthenticator::from_vars`] reads them, whose errors are not looked for here. Of several
+    /// issuers or audiences that it accepts, the first is taken.
+    ///
+    /// [`JwtAuthenticator::from_vars`]: crate::auth::JwtAuthenticator::from_vars
+    pub fn configured(minter: Minter, variable: impl Fn(&str) -> Option<String>) -> SigningKey {
+        let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+        let first = |name: &str| {
+            let value = set(name)?;
+            let several: Option<Vec<String>> = serde_json::from_str(&value).ok();
+            several.and_then(|values| values.into_iter().next()).or(Some(value))
+        };
+        let secret = shared_secret(&variable);
+        let public_key = set("AUTH_JWT_KEY").filter(|_| secret.is_none());
+        SigningKey {
+            secret,
+            public_key: public_key.map(String::into_bytes),
+            namespace: set("AUTH_JWT_NAMESPACE"),
+            issuer: first("AUTH_JWT_ISS"),
+            audience: first("AUTH_JWT_AUD"),
+            ..SigningKey::new(minter)
+        }
+    }
 }
 
 /// Why there is no such token for this server.
@@ -340,13 +366,19 @@ impl Tokens {
         }
     }
 
-    /// The text of such a token for a user.
-    pub(super) async fn make(&self, spec: &TokenSpec, user: &str) -> Result<String, Unavailable> {
+    /// The text of such a token for a user. A kind that cannot be made is a reason to skip the
+    /// case; that no good one can be had is a failure.
+    pub(super) async fn make(&self, spec: &TokenSpec, user: &str) -> Result<String, Stop> {
         match (&self.0, &spec.form) {
             (_, Form::Text(text)) => Ok(text.clone()),
-            (Source::Key(key), _) => key.make(spec, user),
-            (Source::Fetched(fetch), _) if spec.is_good() => Ok(fetch().await?.expose().to_owned()),
-            (Source::Fetched(_), _) => Err(format!("{spec} cannot be made without a key")),
+            (Source::Key(key), _) => key.make(spec, user).map_err(Stop::Skipped),
+            (Source::Fetched(fetch), _) if spec.is_good() => match fetch().await {
+                Ok(token) => Ok(token.expose().to_owned()),
+                Err(reason) => Err(Stop::Failed(format!("there is no token: {reason}"))),
+            },
+            (Source::Fetched(_), _) => {
+                Err(Stop::Skipped(format!("{spec} cannot be made without a key")))
+            }
         }
     }
 }

@@ -1,10 +1,17 @@
 //! The suite's end of a connection: it reads and writes by the byte, and keeps a record.
 
-use std::{io, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     time::{Instant, timeout},
 };
 
@@ -12,7 +19,7 @@ use crate::{session::Close, wire::Message};
 
 use super::{
     octets::{self, Http},
-    script::{Framing, Incoming, hex},
+    script::{Beginning, Framing, Incoming, MOST_HEX, MOST_WORDS, hex_of},
 };
 
 /// Anything that leads to a peer.
@@ -29,26 +36,51 @@ pub struct Line {
     pub connection: usize,
     /// Who: `suite`, `peer`, or nobody for a remark.
     pub from: &'static str,
-    /// What, in words.
+    /// The step of the script that was being played, counted from 0.
+    pub step: usize,
+    /// What, in words; only the beginning of many.
     pub what: String,
-    /// The payload in hex, or the text of HTTP. Signatures of tokens are blotted out.
+    /// The payload in hex, or text if it is `http`; only the beginning of many. Signatures of
+    /// tokens are blotted out.
     pub bytes: String,
+    /// Whether `bytes` is the text of an HTTP message.
+    pub http: bool,
 }
 
 /// What the connections of a case have in common.
 pub(super) struct Record {
     started: Instant,
-    pub(super) lines: Vec<Line>,
+    lines: Vec<Line>,
+    /// How many lines in the middle were left out.
+    left_out: usize,
+    /// The step that is being played.
+    pub(super) step: usize,
     /// What must not be shown.
     secrets: Vec<String>,
 }
 
-/// How many lines of a record are kept.
-const MOST_LINES: usize = 2000;
+/// How many lines of a record are kept: half of them from its beginning, half from its end, where
+/// a peer departs.
+const MOST_LINES: usize = 400;
+
+/// How much is kept of the text of an HTTP message, in bytes.
+const MOST_TEXT: usize = 8 * 1024;
 
 impl Record {
     pub(super) fn new() -> Record {
-        Record { started: Instant::now(), lines: vec![], secrets: vec![] }
+        Record { started: Instant::now(), lines: vec![], left_out: 0, step: 0, secrets: vec![] }
+    }
+
+    /// The lines, with a remark in place of those that were left out.
+    pub(super) fn into_lines(mut self) -> Vec<Line> {
+        if self.left_out > 0 {
+            let before = &self.lines[MOST_LINES / 2 - 1];
+            let what = format!("{} lines are left out here", self.left_out);
+            let remark =
+                Line { from: "", what, bytes: String::new(), http: false, ..before.clone() };
+            self.lines.insert(MOST_LINES / 2, remark);
+        }
+        self.lines
     }
 
     /// The signature of this token is not to be shown.
@@ -68,15 +100,37 @@ impl Record {
         what: impl Into<String>,
         bytes: String,
     ) {
-        if self.lines.len() < MOST_LINES {
-            let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            self.lines.push(Line { at_ms, connection, from, what: what.into(), bytes });
+        self.push(connection, from, what.into(), bytes, false);
+    }
+
+    /// An HTTP message.
+    fn note_http(&mut self, connection: usize, from: &'static str, what: &str, text: &str) {
+        let text = format!("{}", Beginning(text, MOST_TEXT));
+        self.push(connection, from, what.to_owned(), text, true);
+    }
+
+    fn push(
+        &mut self,
+        connection: usize,
+        from: &'static str,
+        what: String,
+        bytes: String,
+        http: bool,
+    ) {
+        if self.lines.len() == MOST_LINES {
+            self.lines.remove(MOST_LINES / 2);
+            self.left_out += 1;
         }
+        let at_ms = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let what = format!("{}", Beginning(&what, MOST_WORDS));
+        self.lines.push(Line { at_ms, connection, from, step: self.step, what, bytes, http });
     }
 
     /// These bytes in hex, with signatures blotted out.
     fn shown(&self, bytes: &[u8]) -> String {
-        let mut shown = bytes.to_vec();
+        // What is not shown is not looked at, but for a signature that is cut in two.
+        let longest = self.secrets.iter().map(String::len).max().unwrap_or(0);
+        let mut shown = bytes[..bytes.len().min(MOST_HEX + longest)].to_vec();
         for secret in &self.secrets {
             while let Some(at) =
                 shown.windows(secret.len()).position(|window| window == secret.as_bytes())
@@ -84,7 +138,7 @@ impl Record {
                 shown[at..at + secret.len()].fill(b'*');
             }
         }
-        hex(&shown)
+        hex_of(&shown, bytes.len())
     }
 }
 
@@ -97,15 +151,25 @@ pub(super) struct Wire {
     buffer: BytesMut,
     /// The opcode and what has arrived of a message in fragments.
     fragments: Option<(u8, BytesMut)>,
+    /// In how many fragments.
+    parts: usize,
     ended: bool,
     /// The peer takes no more; what is written after that would be the middle of something.
     stuck: bool,
+    /// What has arrived while the script was elsewhere.
+    waiting: VecDeque<Incoming>,
     pub(super) pongs: bool,
     pub(super) version: Option<crate::wire::Version>,
 }
 
-/// The largest message that is taken.
-const LARGEST: usize = 64 * 1024 * 1024;
+/// The largest message that is taken, and the largest frame with its head.
+const LARGEST: usize = 16 * 1024 * 1024;
+
+/// How much is read ahead while the script is elsewhere.
+const MOST_WAITING: usize = 16;
+
+/// The most fragments that a message may come in.
+const MOST_FRAGMENTS: usize = 100_000;
 
 impl Wire {
     pub(super) fn new(stream: Box<dyn Stream>, nth: usize, is_client: bool) -> Wire {
@@ -115,8 +179,10 @@ impl Wire {
             is_client,
             buffer: BytesMut::new(),
             fragments: None,
+            parts: 0,
             ended: false,
             stuck: false,
+            waiting: VecDeque::new(),
             pongs: true,
             version: None,
         }
@@ -124,10 +190,7 @@ impl Wire {
 
     /// Sends text as it is.
     pub(super) async fn write_text(&mut self, record: &mut Record, text: &str, within: Duration) {
-        const MOST: usize = 4096;
-        let shown: String = text.chars().take(MOST).collect();
-        let words: String = text.lines().next().unwrap_or_default().chars().take(100).collect();
-        record.note(self.nth, "suite", words, shown);
+        record.note_http(self.nth, "suite", text.lines().next().unwrap_or_default(), text);
         self.write(record, text.as_bytes(), within).await;
     }
 
@@ -196,29 +259,71 @@ impl Wire {
         loop {
             if let Some(http) = octets::take_http(&mut self.buffer) {
                 let text = format!("{}{}", http.head, http.body);
-                record.note(self.nth, "peer", http.line(), text);
+                record.note_http(self.nth, "peer", http.line(), &text);
                 return Some(http);
             }
-            if self.buffer.len() > LARGEST || !self.read().await {
-                let rest = String::from_utf8_lossy(&self.buffer).into_owned();
-                record.note(self.nth, "peer", "the end, without an HTTP message", rest);
-                return None;
-            }
+            let what = match self.buffer.len() {
+                octets::LARGEST_HTTP.. => "more than an HTTP message",
+                _ if !poll_fn(|cx| self.poll_read(cx)).await => "the end, without an HTTP message",
+                _ => continue,
+            };
+            let beginning = &self.buffer[..self.buffer.len().min(MOST_TEXT)];
+            record.note_http(self.nth, "peer", what, &String::from_utf8_lossy(beginning));
+            return None;
         }
     }
 
-    /// What arrives next. Dropped before it is done, it has lost nothing.
-    pub(super) async fn next(&mut self, record: &mut Record) -> Incoming {
+    /// What arrives next.
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        record: &mut Record,
+    ) -> Poll<Incoming> {
+        match self.waiting.pop_front() {
+            Some(incoming) => Poll::Ready(incoming),
+            None => self.poll_arrival(cx, record),
+        }
+    }
+
+    /// The payload of a ping that arrives while the script is elsewhere, which is to be answered
+    /// all the same. Everything else waits.
+    pub(super) fn poll_ping(&mut self, cx: &mut Context<'_>, record: &mut Record) -> Poll<Bytes> {
+        while self.pongs && self.version.is_some() && self.waiting.len() < MOST_WAITING {
+            match ready!(self.poll_arrival(cx, record)) {
+                Incoming::Ping(payload) => return Poll::Ready(payload),
+                incoming => {
+                    let is_over = incoming == Incoming::End;
+                    self.waiting.push_back(incoming);
+                    if is_over {
+                        break;
+                    }
+                }
+            }
+        }
+        Poll::Pending
+    }
+
+    fn poll_arrival(&mut self, cx: &mut Context<'_>, record: &mut Record) -> Poll<Incoming> {
         loop {
             match octets::take_frame(&mut self.buffer) {
                 Some(frame) => {
                     if let Some(incoming) = self.incoming(record, frame) {
-                        return incoming;
+                        if self.fragments.is_none() {
+                            self.parts = 0;
+                        }
+                        return Poll::Ready(incoming);
+                    }
+                    self.parts += 1;
+                    if self.parts == MOST_FRAGMENTS {
+                        return Poll::Ready(self.breach(record, "a message without end"));
                     }
                 }
-                None if self.ended || self.buffer.len() > LARGEST => return Incoming::End,
+                None if self.ended => return Poll::Ready(Incoming::End),
+                None if self.buffer.len() > LARGEST => {
+                    return Poll::Ready(self.breach(record, "a frame of more than 16 MiB"));
+                }
                 None => {
-                    if !self.read().await {
+                    if !ready!(self.poll_read(cx)) {
                         record.note(self.nth, "peer", "the end of the connection", String::new());
                     }
                 }
@@ -226,12 +331,23 @@ impl Wire {
         }
     }
 
-    async fn read(&mut self) -> bool {
-        self.ended = match self.stream.read_buf(&mut self.buffer).await {
-            Ok(length) => length == 0,
+    fn breach(&self, record: &mut Record, words: &str) -> Incoming {
+        let breach = Incoming::Breach(words.to_owned());
+        record.note(self.nth, "peer", breach.to_string(), String::new());
+        breach
+    }
+
+    /// Reads more, if there is more.
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut space = [0; 8192];
+        let mut space = ReadBuf::new(&mut space);
+        let read = ready!(Pin::new(&mut self.stream).poll_read(cx, &mut space));
+        self.buffer.extend_from_slice(space.filled());
+        self.ended = match read {
+            Ok(()) => space.filled().is_empty(),
             Err(error) => error.kind() != io::ErrorKind::Interrupted,
         };
-        !self.ended
+        Poll::Ready(!self.ended)
     }
 
     /// What a frame means; nothing for a fragment that is not the last.
@@ -257,6 +373,9 @@ impl Wire {
                 (9, _) => Some(Incoming::Ping(frame.payload)),
                 (10, _) => Some(Incoming::Pong(frame.payload)),
                 (0, None) => breach("a continuation of nothing"),
+                (0, Some((_, so_far))) if so_far.len() + frame.payload.len() > LARGEST => {
+                    breach("a message of more than 16 MiB")
+                }
                 (0, Some((opcode, so_far))) => {
                     so_far.extend_from_slice(&frame.payload);
                     let (opcode, message) = match fin {
