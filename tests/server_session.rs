@@ -11,8 +11,8 @@ use bytes::Bytes;
 use common::*;
 use electric_satellite::{
     session::{
-        AuthRequest, CallError, CallId, Cause, Close, End, Fault, Input, Refusal, SendError,
-        ServerSession, Session, Subject, Violation,
+        AuthChangePolicy, AuthRequest, CallError, CallId, Cause, Close, End, Fault, Input, Refusal,
+        SendError, ServerSession, Session, Subject, Violation,
     },
     wire::{
         FrameError, Message, Method, Reply, ReplyError, Request, RequestError, Version, proto::*,
@@ -334,6 +334,34 @@ fn a_dropped_question_leaves_the_deadline_which_refuses() {
     assert!(!server.session.wants_input());
     server.now += AUTH_TIMEOUT;
     assert_eq!(server.input(Input::Timeout), [broken(Violation::AuthTimeout)]);
+}
+
+#[test]
+fn a_renewal_has_a_deadline_of_its_own_which_refuses() {
+    let now = Instant::now();
+    let session = ServerSession::new(now, AUTH_TIMEOUT, Version::V0_12, "server-1")
+        .with_auth_changes(AuthChangePolicy::RenewSameIdentity);
+    let mut server = Table::new(now, session);
+    server.hears_call(1, auth("client-1", "token-1"));
+    resolve(&mut server, Ok(()));
+    assert_eq!(server.session.deadline(), None);
+
+    server.now += 3 * AUTH_TIMEOUT;
+    server.hears_call(2, auth("client-1", "token-2"));
+    // However it comes that nobody decides.
+    drop(server.asked.take());
+    assert_eq!(server.session.deadline(), Some(server.now + AUTH_TIMEOUT));
+    assert_eq!(server.input(Input::Timeout), []);
+    server.now += AUTH_TIMEOUT;
+    assert_eq!(
+        server.input(Input::Timeout),
+        refused_and_closed(
+            (Method::Authenticate, 2),
+            ErrorCode::InvalidRequest,
+            Violation::AlreadyAuthenticated { request_id: 2 }
+        )
+    );
+    server.is_silent_for_ever();
 }
 
 #[test]
