@@ -568,6 +568,18 @@ fn stopping_what_does_not_run_has_succeeded_already() {
 }
 
 #[test]
+fn a_second_stop_is_not_answered_while_the_first_has_not_stopped_the_stream() {
+    let mut server = streaming(Version::V0_12);
+    assert_eq!(server.hears_call(3, stop()), [called(stop())]);
+    assert_eq!(server.hears_call(4, stop()), [called(stop())]);
+    assert_eq!(server.session.send(relation(1).into()), Ok(()));
+    assert_eq!(server.drain(), [sent(relation(1))]);
+    assert_eq!(server.answers(stopped()), [sent(reply(3, stopped()))]);
+    assert_not_started(&mut server);
+    assert_eq!(server.answers(stopped()), [sent(reply(4, stopped()))]);
+}
+
+#[test]
 fn replication_can_be_started_stopped_and_started() {
     let mut server = streaming(Version::V0_12);
     for round in 0..3 {

@@ -326,8 +326,9 @@ impl<R> ServerSession<R> {
             Request::StartReplication(_) if ready.start_asked => {
                 return Err(Violation::AlreadyStarted { request_id });
             }
-            // Stopping what does not run has succeeded already.
-            Request::StopReplication(_) if !ready.start_asked => {
+            // Stopping what does not run has succeeded already. What the application has not stopped
+            // yet does run.
+            Request::StopReplication(_) if !ready.start_asked && !ready.streaming => {
                 self.send_frame(Reply::from(SatInStopReplicationResp {}).frame(request_id));
                 return Ok(());
             }
