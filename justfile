@@ -32,6 +32,14 @@ interop:
 cross:
     tests/cross/run
 
+# Every state of the sessions and the registry, further than `just test` goes: a few minutes.
+model:
+    MODEL_DEPTH=2 cargo test --all-features --test model -- --nocapture --test-threads 1
+
+# One thing goes wrong, at every point at which it can.
+faults:
+    cargo test --all-features --test faults
+
 # Instruction counts, sizes, what connections and streams cost; see benches/README.md.
 bench:
     cargo bench --bench instructions

@@ -237,6 +237,12 @@ impl InProcessRegistry {
         }
     }
 
+    /// Whether an incumbent has its place still.
+    fn has_place(&self, client: &AuthenticatedClient, generation: u64) -> bool {
+        let table = self.lock();
+        table.places.get(&client.client_id).is_some_and(|place| place.generation == generation)
+    }
+
     /// Takes the place of an incumbent, if it has it still.
     fn replace(
         &self,
@@ -301,7 +307,11 @@ impl Registry for InProcessRegistry {
                 continue;
             }
             if !incumbent.same_user || incumbent.occupant.has_answered(challenge) {
-                return Err(RegistryError::Occupied);
+                if self.has_place(client, incumbent.generation) {
+                    return Err(RegistryError::Occupied);
+                }
+                // It was replaced by another, who may have left since.
+                continue;
             }
             incumbent.occupant.evict(Eviction::Silent);
             if let Some(registration) = self.replace(incumbent.generation, client, &occupant) {
@@ -471,6 +481,24 @@ mod tests {
         drop(first);
         assert!(matches!(thief.await.unwrap(), Err(RegistryError::Occupied)));
         assert!(second.await.unwrap().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_is_refused_for_an_incumbent_that_has_lost_its_place() {
+        let registry = InProcessRegistry::default();
+        let (_first, occupant) = register(&registry, "u").await.unwrap();
+        let [second, third] = [("u", 0), ("v", 1)].map(|(user, later)| {
+            let registry = registry.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(later)).await;
+                register(&registry, user).await
+            })
+        });
+        // The first, which is silent, is still there when the second, in its place, leaves.
+        drop(second.await.unwrap().unwrap());
+        assert_eq!(occupant.evicted(), Some(Eviction::Silent));
+        let _third = third.await.unwrap().unwrap();
+        assert_eq!(registry.len(), 1);
     }
 
     #[tokio::test(start_paused = true)]

@@ -505,20 +505,15 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         loop {
             let request = connection.renewal().await;
             let now = (self.options.clock)();
+            // The session has a deadline for it, which refuses.
             let verdict = survive(self.authenticator.authenticate(&request, now), auth_panicked);
-            let verdict = match timeout(self.options.limits.auth_timeout, verdict).await {
-                Ok(None) => {
-                    connection.end(None, Close::INTERNAL, Cause::Panicked);
-                    continue;
-                }
-                Ok(Some(verdict)) => Ok(verdict),
-                Err(_) => Err(Refusal::Unavailable),
+            let Some(verdict) = verdict.await else {
+                connection.end(None, Close::INTERNAL, Cause::Panicked);
+                continue;
             };
-            let verdict = verdict.and_then(|verdict| {
-                verdict.map_err(|error| {
-                    tracing::info!(reason = %error, "renewal refused");
-                    Refusal::from(&error)
-                })
+            let verdict = verdict.map_err(|error| {
+                tracing::info!(reason = %error, "renewal refused");
+                Refusal::from(&error)
             });
             let expires = verdict.as_ref().ok().and_then(|new| self.expires(new.identity()));
             connection.renew(request, verdict, expires);

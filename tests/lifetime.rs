@@ -401,6 +401,30 @@ async fn another_token_of_the_same_user_moves_the_expiry_if_that_is_the_policy()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_renewal_on_which_nobody_decides_is_refused_in_time() {
+    struct Undecided;
+    impl Authenticator for Undecided {
+        async fn authenticate(
+            &self,
+            request: &AuthRequest,
+            now: UnixTime,
+        ) -> Result<Verified, AuthError> {
+            match request.token().expose() {
+                "undecided" => pending().await,
+                _ => authenticator().authenticate(request, now).await,
+            }
+        }
+    }
+    let server = server_with(Undecided).with_auth_changes(AuthChangePolicy::RenewSameIdentity);
+    let (mut peer, _) = let_in(&server, POLITE).await;
+    sleep(15 * SECOND).await;
+    peer.call(2, auth_request("client", "undecided")).await;
+    let asked = Instant::now();
+    assert_eq!(peer.last_words().await, "authenticate 2: refused, INVALID_REQUEST; close 1007");
+    assert_eq!(asked.elapsed(), Limits::default().auth_timeout);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_lasts_as_long_as_it_may() {
     let server = with_limits(|limits| limits.max_session_age = Some(3600 * SECOND));
     let mut peer = connect(&server).await;

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use common::*;
 use electric_satellite::{
     session::{
-        AuthRequest, CallError, CallId, Cause, Close, End, Fault, Input, Refusal, SendError,
-        ServerSession, Session, Subject, Violation,
+        AuthChangePolicy, AuthRequest, CallError, CallId, Cause, Close, End, Fault, Input, Refusal,
+        SendError, ServerSession, Session, Subject, Violation,
     },
     wire::{
         FrameError, Message, Method, Reply, ReplyError, Request, RequestError, Version, proto::*,
@@ -337,6 +337,34 @@ fn a_dropped_question_leaves_the_deadline_which_refuses() {
 }
 
 #[test]
+fn a_renewal_has_a_deadline_of_its_own_which_refuses() {
+    let now = Instant::now();
+    let session = ServerSession::new(now, AUTH_TIMEOUT, Version::V0_12, "server-1")
+        .with_auth_changes(AuthChangePolicy::RenewSameIdentity);
+    let mut server = Table::new(now, session);
+    server.hears_call(1, auth("client-1", "token-1"));
+    resolve(&mut server, Ok(()));
+    assert_eq!(server.session.deadline(), None);
+
+    server.now += 3 * AUTH_TIMEOUT;
+    server.hears_call(2, auth("client-1", "token-2"));
+    // However it comes that nobody decides.
+    drop(server.asked.take());
+    assert_eq!(server.session.deadline(), Some(server.now + AUTH_TIMEOUT));
+    assert_eq!(server.input(Input::Timeout), []);
+    server.now += AUTH_TIMEOUT;
+    assert_eq!(
+        server.input(Input::Timeout),
+        refused_and_closed(
+            (Method::Authenticate, 2),
+            ErrorCode::InvalidRequest,
+            Violation::AlreadyAuthenticated { request_id: 2 }
+        )
+    );
+    server.is_silent_for_ever();
+}
+
+#[test]
 fn an_authenticated_client_has_no_deadline() {
     let mut server = ready(Version::V0_12);
     server.now += 1000 * AUTH_TIMEOUT;
@@ -537,6 +565,18 @@ fn stopping_what_does_not_run_has_succeeded_already() {
         assert_eq!(server.hears_call(request_id, stop()), [sent(reply(request_id, stopped()))]);
     }
     assert!(server.questions.is_empty());
+}
+
+#[test]
+fn a_second_stop_is_not_answered_while_the_first_has_not_stopped_the_stream() {
+    let mut server = streaming(Version::V0_12);
+    assert_eq!(server.hears_call(3, stop()), [called(stop())]);
+    assert_eq!(server.hears_call(4, stop()), [called(stop())]);
+    assert_eq!(server.session.send(relation(1).into()), Ok(()));
+    assert_eq!(server.drain(), [sent(relation(1))]);
+    assert_eq!(server.answers(stopped()), [sent(reply(3, stopped()))]);
+    assert_not_started(&mut server);
+    assert_eq!(server.answers(stopped()), [sent(reply(4, stopped()))]);
 }
 
 #[test]

@@ -57,6 +57,7 @@ use super::{
 pub struct ServerSession<R = ()> {
     version: Version,
     server_id: Arc<str>,
+    auth_timeout: Duration,
     auth_changes: AuthChangePolicy,
     state: State<R>,
     calls: Calls,
@@ -89,11 +90,20 @@ struct Ready<R> {
     /// When the connection is too old, if it can be.
     too_old: Option<Instant>,
     /// A renewal that is being decided on.
-    renewing: bool,
+    renewing: Option<Renewal>,
     /// The client's last word was `startReplication`, not `stopReplication`.
     start_asked: bool,
     /// The client has our positive answer to it, so it takes the stream.
     streaming: bool,
+}
+
+/// The question whether a client may go on with another token.
+#[derive(Clone, Copy, Debug)]
+struct Renewal {
+    /// The number of its call.
+    request_id: u32,
+    /// Until when there must be a verdict.
+    deadline: Instant,
 }
 
 /// What ends a session, before it has.
@@ -136,7 +146,7 @@ impl Ending {
 
 impl ServerSession {
     /// A connection that has just negotiated `version`. The client has `auth_timeout` from `now`
-    /// to be authenticated; `server_id` is what it is told then.
+    /// to be authenticated, and as long for each renewal; `server_id` is what it is told then.
     pub fn new(
         now: Instant,
         auth_timeout: Duration,
@@ -165,6 +175,7 @@ impl<R> ServerSession<R> {
         ServerSession {
             version,
             server_id: server_id.into(),
+            auth_timeout,
             auth_changes: AuthChangePolicy::default(),
             state: State::AwaitAuth { deadline: now + auth_timeout },
             calls: Calls::counting_from(0),
@@ -197,7 +208,7 @@ impl<R> ServerSession<R> {
                     _registration: registration,
                     expires: None,
                     too_old: None,
-                    renewing: false,
+                    renewing: None,
                     start_asked: false,
                     streaming: false,
                 });
@@ -259,9 +270,14 @@ impl<R> ServerSession<R> {
         }
     }
 
-    fn ready(&mut self, mut ready: Ready<R>, message: Message) -> Result<State<R>, Box<Ending>> {
+    fn ready(
+        &mut self,
+        now: Instant,
+        mut ready: Ready<R>,
+        message: Message,
+    ) -> Result<State<R>, Box<Ending>> {
         match message {
-            Message::Request(envelope) => self.called(&mut ready, envelope)?,
+            Message::Request(envelope) => self.called(now, &mut ready, envelope)?,
             Message::Response(envelope) => self.answered(envelope)?,
             Message::Error(error) => return Err(Ending::peer_error(error)),
             Message::OpLog(_) | Message::Relation(_) | Message::OpLogAck(_) => {
@@ -291,21 +307,28 @@ impl<R> ServerSession<R> {
     }
 
     /// A call of an authenticated client.
-    fn called(&mut self, ready: &mut Ready<R>, envelope: SatRpcRequest) -> Result<(), Violation> {
+    fn called(
+        &mut self,
+        now: Instant,
+        ready: &mut Ready<R>,
+        envelope: SatRpcRequest,
+    ) -> Result<(), Violation> {
         let request_id = envelope.request_id;
         let request = Request::decode(envelope).map_err(Violation::Request)?;
         match request {
             Request::Authenticate(request) => {
                 let request = self.renewal(&ready.client.client_id, request_id, request)?;
-                ready.renewing = true;
+                let deadline = now + self.auth_timeout;
+                ready.renewing = Some(Renewal { request_id, deadline });
                 self.out.push_back(Output::Authenticate(request));
                 return Ok(());
             }
             Request::StartReplication(_) if ready.start_asked => {
                 return Err(Violation::AlreadyStarted { request_id });
             }
-            // Stopping what does not run has succeeded already.
-            Request::StopReplication(_) if !ready.start_asked => {
+            // Stopping what does not run has succeeded already. What the application has not stopped
+            // yet does run.
+            Request::StopReplication(_) if !ready.start_asked && !ready.streaming => {
                 self.send_frame(Reply::from(SatInStopReplicationResp {}).frame(request_id));
                 return Ok(());
             }
@@ -409,16 +432,19 @@ impl<R> Session for ServerSession<R> {
             (_, Input::Closed(close)) => Err(Ending::peer_closed(close)),
             (_, Input::Fault(fault)) => Err(Violation::WebSocket(fault).into()),
             (state, Input::Timeout) if deadline.is_none_or(|deadline| now < deadline) => Ok(state),
-            (State::Ready(ready), Input::Timeout) => Err(Ending::over(match ready.expires {
-                Some(expires) if expires <= now => Limit::Expiry,
-                _ => Limit::Age,
-            })),
+            (State::Ready(ready), Input::Timeout) => Err(match (ready.expires, ready.renewing) {
+                (Some(expires), _) if expires <= now => Ending::over(Limit::Expiry),
+                (_, Some(Renewal { request_id, deadline })) if deadline <= now => {
+                    Violation::AlreadyAuthenticated { request_id }.into()
+                }
+                _ => Ending::over(Limit::Age),
+            }),
             (_, Input::Timeout) => Err(Violation::AuthTimeout.into()),
             (state, Input::Binary(Frame(bytes))) => match Message::decode(bytes) {
                 Err(error) => Err(Violation::Frame(error).into()),
                 Ok(message) => match state {
                     State::AwaitAuth { deadline } => self.await_auth(deadline, message),
-                    State::Ready(ready) => self.ready(ready, message),
+                    State::Ready(ready) => self.ready(now, ready, message),
                     State::Deciding { .. } | State::Closed => unreachable!("takes no input"),
                 },
             },
@@ -433,7 +459,7 @@ impl<R> Session for ServerSession<R> {
     fn wants_input(&self) -> bool {
         match &self.state {
             State::AwaitAuth { .. } => true,
-            State::Ready(ready) => !ready.renewing,
+            State::Ready(ready) => ready.renewing.is_none(),
             State::Deciding { .. } | State::Closed => false,
         }
     }
@@ -450,7 +476,10 @@ impl<R> Session for ServerSession<R> {
     fn deadline(&self) -> Option<Instant> {
         match &self.state {
             State::AwaitAuth { deadline } | State::Deciding { deadline } => Some(*deadline),
-            State::Ready(ready) => ready.expires.into_iter().chain(ready.too_old).min(),
+            State::Ready(Ready { expires, too_old, renewing, .. }) => {
+                let renewing = renewing.map(|renewal| renewal.deadline);
+                expires.iter().chain(too_old).copied().chain(renewing).min()
+            }
             State::Closed => None,
         }
     }
@@ -548,8 +577,8 @@ impl<R> Session for ServerSession<R> {
         let State::Ready(ready) = &mut self.state else { return };
         let user_id = &ready.client.verified.identity().user_id;
         match verdict {
-            Ok(renewed) if ready.renewing && renewed.identity().user_id == *user_id => {
-                ready.renewing = false;
+            Ok(renewed) if ready.renewing.is_some() && renewed.identity().user_id == *user_id => {
+                ready.renewing = None;
                 ready.expires = expires;
                 self.welcome(request_id);
             }
