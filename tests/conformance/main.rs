@@ -3,6 +3,7 @@
 
 mod client;
 mod mutants;
+mod replay;
 mod server;
 
 use electric_satellite::conformance::Outcome;
@@ -13,8 +14,10 @@ fn main() {
     let mut trials = server::trials();
     trials.extend(client::trials());
     trials.extend(mutants::trials());
+    trials.extend(replay::trials());
     let conclusion = libtest_mimic::run(&arguments, trials);
     mutants::print_table();
+    replay::print_counts();
     conclusion.exit();
 }
 

@@ -2,7 +2,7 @@
 //! or delays what passes. Each must be caught by a case that names the rule it breaks.
 
 mod clients;
-mod proxy;
+pub(super) mod proxy;
 mod servers;
 
 use std::sync::Mutex;

@@ -23,7 +23,8 @@ use tokio::io::DuplexStream;
 use super::{simulated, trial};
 
 /// A secret that is long enough for every HMAC.
-const SECRET: &str = "a secret that is known to tests only, and long enough for HS512, it is.";
+pub(super) const SECRET: &str =
+    "a secret that is known to tests only, and long enough for HS512, it is.";
 
 /// A pair of keys for ES256.
 const PUBLIC_KEY: &str = include_str!("../corpus/keys/p256.pub.pem");
@@ -124,6 +125,21 @@ impl Setting {
         })
     }
 
+    pub(super) fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Whatever these streams lead to, as the suite sees it.
+    pub(super) fn suite<F>(&self, dial: F) -> conformance::Server
+    where
+        F: Fn() -> DuplexStream + Send + Sync + 'static,
+    {
+        conformance::Server::new(self.name, self.tokens(), move || {
+            let stream = dial();
+            async { Ok(stream) }
+        })
+    }
+
     /// A server of this crate with this setting, as the suite sees it.
     fn target(&self) -> conformance::Server {
         self.target_through(|stream| stream)
@@ -139,7 +155,7 @@ impl Setting {
         let server = Server::new(authenticator);
         let asks = self.asks;
         let dialled = AtomicU32::new(0);
-        conformance::Server::new(self.name, self.tokens(), move || {
+        self.suite(move || {
             let (near, far) = tokio::io::duplex(64 * 1024);
             // Each connection from an address of its own, so that cases do not share budgets.
             let nth = dialled.fetch_add(1, Ordering::Relaxed);
@@ -152,8 +168,7 @@ impl Setting {
                     Err(_) => {}
                 }
             });
-            let near = through(near);
-            async { Ok(near) }
+            through(near)
         })
     }
 }

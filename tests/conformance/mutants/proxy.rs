@@ -7,31 +7,31 @@ use tokio::io::{
 
 /// A WebSocket frame, without its mask.
 #[derive(Clone, Debug)]
-pub(super) struct Frame {
+pub(crate) struct Frame {
     /// FIN, reserved bits and opcode.
-    pub(super) first: u8,
-    pub(super) payload: Vec<u8>,
+    pub(crate) first: u8,
+    pub(crate) payload: Vec<u8>,
     /// Whether it is masked on its way.
-    pub(super) masked: bool,
+    pub(crate) masked: bool,
 }
 
 impl Frame {
     /// The message in it, if it is a whole one of this protocol.
-    pub(super) fn message(&self) -> Option<Message> {
+    pub(crate) fn message(&self) -> Option<Message> {
         let whole = self.first == 0x82;
         whole.then(|| Message::decode(self.payload.clone().into()).ok())?
     }
 
     /// The same frame with another message.
-    pub(super) fn with(&self, message: &Message) -> Frame {
+    pub(crate) fn with(&self, message: &Message) -> Frame {
         Frame { payload: message.encode().to_vec(), ..self.clone() }
     }
 
-    pub(super) fn is(&self, opcode: u8) -> bool {
+    pub(crate) fn is(&self, opcode: u8) -> bool {
         self.first & 0x0f == opcode
     }
 
-    fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         let mut bytes = vec![self.first];
         let bit = if self.masked { 0x80 } else { 0 };
         match self.payload.len() {
@@ -163,7 +163,7 @@ where
     };
 }
 
-async fn read_head<S: AsyncRead>(stream: &mut ReadHalf<S>) -> Option<String> {
+pub(crate) async fn read_head<S: AsyncRead>(stream: &mut ReadHalf<S>) -> Option<String> {
     let mut head = vec![];
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
@@ -173,10 +173,10 @@ async fn read_head<S: AsyncRead>(stream: &mut ReadHalf<S>) -> Option<String> {
 
 /// Reads frames. Dropped in the middle of one, it goes on where it was.
 #[derive(Default)]
-struct Reader(Vec<u8>);
+pub(crate) struct Reader(Vec<u8>);
 
 impl Reader {
-    async fn next<S: AsyncRead>(&mut self, stream: &mut ReadHalf<S>) -> Option<Frame> {
+    pub(crate) async fn next<S: AsyncRead>(&mut self, stream: &mut ReadHalf<S>) -> Option<Frame> {
         loop {
             if let Some(frame) = self.take() {
                 return Some(frame);
