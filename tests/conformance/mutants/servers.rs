@@ -6,8 +6,9 @@ use electric_satellite::{
     wire::{
         Message, Method, Reply, Request,
         proto::{
-            SatAuthReq, SatErrorResp, SatInStartReplicationResp, SatRpcRequest, SatRpcResponse,
-            sat_error_resp::ErrorCode, sat_rpc_response::Result as Answer,
+            SatAuthReq, SatAuthResp, SatErrorResp, SatInStartReplicationReq,
+            SatInStartReplicationResp, SatRpcRequest, SatRpcResponse, sat_error_resp::ErrorCode,
+            sat_rpc_response::Result as Answer,
         },
     },
 };
@@ -112,6 +113,96 @@ impl Tamper for NeverEnds {
     }
 }
 
+/// Answers pings of the server itself, so that a dead client is not found.
+struct AnswersForTheDead;
+
+impl Tamper for AnswersForTheDead {
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.is(9) {
+            true => vec![
+                Pass::On(frame.clone()),
+                Pass::Back(Frame { first: 0x8a, masked: true, ..frame }),
+            ],
+            false => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Welcomes whoever authenticates again.
+#[derive(Default)]
+struct WelcomesAgain(bool);
+
+impl Tamper for WelcomesAgain {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        match authenticates(&frame) {
+            Some(request_id) if self.0 => vec![back(&frame, request_id, welcome())],
+            Some(_) => {
+                self.0 = true;
+                vec![Pass::On(frame)]
+            }
+            None => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Swaps two answers that follow each other.
+#[derive(Default)]
+struct SwapsAnswers(Option<Frame>);
+
+impl Tamper for SwapsAnswers {
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        match (frame.message(), self.0.take()) {
+            (Some(Message::Response(response)), None) if response.method == "subscribe" => {
+                self.0 = Some(frame);
+                vec![]
+            }
+            (_, Some(before)) => vec![Pass::On(frame), Pass::On(before)],
+            (_, None) => vec![Pass::On(frame)],
+        }
+    }
+}
+
+fn authenticates(frame: &Frame) -> Option<u32> {
+    match frame.message()? {
+        Message::Request(request) if request.method == "authenticate" => Some(request.request_id),
+        _ => None,
+    }
+}
+
+fn welcome() -> Reply {
+    SatAuthResp { id: "mutant".into(), ..Default::default() }.into()
+}
+
+/// Holds back what it says until the client has said more.
+#[derive(Default)]
+struct Delays(Vec<Frame>);
+
+impl Tamper for Delays {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        let held = self.0.drain(..).map(Pass::Back);
+        [Pass::On(frame)].into_iter().chain(held).collect()
+    }
+
+    fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.is(2) {
+            true => {
+                self.0.push(frame);
+                vec![]
+            }
+            false => vec![Pass::On(frame)],
+        }
+    }
+}
+
+/// Alters frames of the client before the server sees them.
+struct Heard(fn(Frame) -> Vec<Pass>);
+
+impl Tamper for Heard {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        (self.0)(frame)
+    }
+}
+
 /// An answer to the client in the server's place.
 fn back(frame: &Frame, request_id: u32, reply: Reply) -> Pass {
     Pass::Back(Frame { masked: false, ..frame.with(&reply.encode(request_id)) })
@@ -129,6 +220,20 @@ fn presenting(
             vec![Pass::On(frame.with(&Request::from(change(auth)).encode(request_id)))]
         }
         _ => vec![Pass::On(frame.clone())],
+    }
+}
+
+/// The answer to `startReplication` with another window.
+fn with_window(response: SatRpcResponse, window: Option<u32>) -> SatRpcResponse {
+    let reply = Reply::decode(Method::StartReplication, response.clone());
+    let Ok(Reply::StartReplication(started)) = reply else { return response };
+    if response.method != Method::StartReplication.as_str() || started.err.is_some() {
+        return response;
+    }
+    let started = SatInStartReplicationResp { unacked_window_size: window, ..started };
+    match Reply::from(started).encode(response.request_id) {
+        Message::Response(response) => response,
+        _ => response,
     }
 }
 
@@ -226,5 +331,88 @@ mutants! {
             }
             _ => vec![Pass::On(frame.clone())],
         }
+    });
+    "answers late" caught by ["SAT-AUTH-001"] = Delays::default();
+    "swaps answers" caught by ["SAT-RPC-031"] = SwapsAnswers::default();
+    "takes a client without an id" caught by ["SAT-AUTH-027"] = Calls(|request, frame| {
+        presenting(request, frame, |auth| match auth.id.is_empty() {
+            true => SatAuthReq { id: "nobody".into(), ..auth },
+            false => auth,
+        })
+    });
+    "takes the second connection of a client for another client" caught by
+        ["SAT-DUP-001", "SAT-DUP-005"] = Calls(|request, frame| {
+        presenting(request, frame, |auth| {
+            SatAuthReq { id: auth.id + &uuid::Uuid::new_v4().to_string(), ..auth }
+        })
+    });
+    "forgets the case of client ids" caught by ["SAT-AUTH-018"] = Calls(|request, frame| {
+        presenting(request, frame, |auth| SatAuthReq { id: auth.id.to_lowercase(), ..auth })
+    });
+    "welcomes whoever authenticates again" caught by
+        ["SAT-REAUTH-001", "SAT-REAUTH-002", "SAT-REAUTH-003", "SAT-REAUTH-012"] =
+        WelcomesAgain::default();
+    "forgets the case of methods" caught by ["SAT-RPC-002"] = Calls(|request, frame| {
+        let method = match request.method.to_lowercase().as_str() {
+            "authenticate" => "authenticate".into(),
+            _ => request.method.clone(),
+        };
+        vec![Pass::On(frame.with(&SatRpcRequest { method, ..request }.into()))]
+    });
+    "does not repeat the number of a call that it refuses" caught by ["SAT-RPC-001"] =
+        Answers(|response| match response.result {
+            Some(Answer::Error(_)) => vec![SatRpcResponse { request_id: 0, ..response }],
+            _ => vec![response],
+        });
+    "gives no reason for its closes" caught by ["SAT-RPC-013"] = Frames(8, |frame| {
+        let payload = frame.payload.iter().take(2).copied().collect();
+        vec![Pass::On(Frame { payload, ..frame })]
+    });
+    "announces no window" caught by ["SAT-START-005", "SAT-START-006"] = Answers(|response| {
+        vec![with_window(response, None)]
+    });
+    "announces a window to clients that have none" caught by ["SAT-START-007", "SAT-START-008"] =
+        Answers(|response| vec![with_window(response, Some(30))]);
+    "calls startReplication on its own before it is asked" caught by ["SAT-START-004"] =
+        Frames(2, |frame| match frame.message() {
+            Some(Message::Response(response)) if response.method == "authenticate" => {
+                let call = Request::from(SatInStartReplicationReq::default()).encode(0);
+                vec![Pass::On(frame.clone()), Pass::On(frame.with(&call))]
+            }
+            _ => vec![Pass::On(frame)],
+        });
+    "adds an error to the answer to stopReplication" caught by ["SAT-STOP-001"] =
+        Frames(2, |frame| match frame.message() {
+            Some(Message::Response(response)) if response.method == "stopReplication" => {
+                let stray = frame.with(&SatErrorResp::default().into());
+                vec![Pass::On(frame), Pass::On(stray)]
+            }
+            _ => vec![Pass::On(frame)],
+        });
+    "closes after a subscription that it refuses" caught by ["SAT-SUB-001"] =
+        Frames(2, |frame| match frame.message() {
+            Some(Message::Response(response)) if response.method == "subscribe" => {
+                let payload = 1007u16.to_be_bytes().to_vec();
+                let close = Frame { first: 0x88, payload, masked: false };
+                vec![Pass::On(frame), Pass::On(close)]
+            }
+            _ => vec![Pass::On(frame)],
+        });
+    "never pings" caught by ["SAT-LIVE-010"] = Frames(9, |_| vec![]);
+    "takes the dead for alive" caught by ["SAT-LIVE-011", "SAT-DUP-020"] = AnswersForTheDead;
+    "does not hear the answers to its pings" caught by ["SAT-LIVE-012"] = Heard(|frame| {
+        if frame.is(10) { vec![] } else { vec![Pass::On(frame)] }
+    });
+    "takes text for a binary message" caught by ["SAT-FRM-040", "SAT-FRM-042"] = Heard(|frame| {
+        let first = if frame.is(1) { frame.first + 1 } else { frame.first };
+        vec![Pass::On(Frame { first, ..frame })]
+    });
+    "takes frames without a mask" caught by ["SAT-FRM-030"] =
+        Heard(|frame| vec![Pass::On(Frame { masked: true, ..frame })]);
+    "overlooks reserved bits" caught by ["SAT-FRM-020", "SAT-FRM-021", "SAT-FRM-022"] =
+        Heard(|frame| vec![Pass::On(Frame { first: frame.first & 0x8f, ..frame })]);
+    "takes every fragment for a message" caught by ["SAT-FRM-001"] = Heard(|frame| {
+        let opcode = if frame.is(0) { 2 } else { frame.first & 0x0f };
+        vec![Pass::On(Frame { first: 0x80 | opcode, ..frame })]
     });
 }
