@@ -39,6 +39,10 @@ bench:
     cargo bench --bench connections
     cargo bench --bench stream
 
+# A service under honest and hostile load for so many seconds, audited; see tests/soak.
+soak SECONDS="600":
+    SOAK_SECONDS={{SECONDS}} cargo test --all-features --test soak -- --nocapture
+
 # Licences, sources, duplicates (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources
