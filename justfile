@@ -43,6 +43,11 @@ bench:
 soak SECONDS="600":
     SOAK_SECONDS={{SECONDS}} cargo test --all-features --test soak -- --nocapture
 
+# Every order in which locks can be taken (loom), and in which a server's steps can happen.
+concurrency:
+    cargo test --manifest-path tests/concurrency/Cargo.toml --target-dir target/concurrency -- --nocapture
+    INTERLEAVINGS=all cargo test --all-features --test interleavings -- --nocapture
+
 # Licences, sources, duplicates (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources
