@@ -48,6 +48,6 @@ concurrency:
     cargo test --manifest-path tests/concurrency/Cargo.toml --target-dir target/concurrency -- --nocapture
     INTERLEAVINGS=all cargo test --all-features --test interleavings -- --nocapture
 
-# Licences, sources, duplicates (needs cargo-deny).
-deny:
-    cargo deny --all-features check bans licenses sources
+# Licences, sources, advisories, Rust version, lowest versions, public API, package.
+supply-chain:
+    .ci/supply-chain
