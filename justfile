@@ -47,6 +47,15 @@ bench:
     cargo bench --bench connections
     cargo bench --bench stream
 
-# Licences, sources, duplicates (needs cargo-deny).
-deny:
-    cargo deny --all-features check bans licenses sources
+# A service under honest and hostile load for so many seconds, audited; see tests/soak.
+soak SECONDS="600":
+    SOAK_SECONDS={{SECONDS}} cargo test --all-features --test soak -- --nocapture
+
+# Every order in which locks can be taken (loom), and in which a server's steps can happen.
+concurrency:
+    cargo test --manifest-path tests/concurrency/Cargo.toml --target-dir target/concurrency -- --nocapture
+    INTERLEAVINGS=all cargo test --all-features --test interleavings -- --nocapture
+
+# Licences, sources, advisories, Rust version, lowest versions, public API, package.
+supply-chain:
+    .ci/supply-chain

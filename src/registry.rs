@@ -25,7 +25,8 @@ use crate::session::{AuthenticatedClient, ClientId, LONGEST};
 /// A registry for several processes needs a lock per client id that is shared among them, and a
 /// way to reach the [`Occupant`] wherever it is.
 pub trait Registry: Send + Sync + 'static {
-    /// The proof that a connection is its client's only one. Dropping it gives the place free.
+    /// The proof that a connection is its client's only one. Dropping it gives the place free. It
+    /// may be dropped under the lock of its connection, so that must neither wait nor use it.
     type Registration: Send + Sync + 'static;
 
     /// Registers a connection, which can be reached as `occupant` as long as it lives.
@@ -153,6 +154,11 @@ impl Occupant {
 }
 
 /// The registry of one process. Clones are the same registry.
+///
+/// Its table changes in three ways, each under one lock that is held across no `await` and under
+/// which nothing else is locked: a free place is taken, a place is taken over from the incumbent that
+/// was seen, and a place is given free by who has it still. What an incumbent is asked and told is
+/// beside the table, in atomics that only grow. `tests/concurrency` tries the orders of all this.
 #[derive(Clone, Debug)]
 pub struct InProcessRegistry {
     policy: DuplicatePolicy,

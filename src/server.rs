@@ -16,8 +16,18 @@
 //! | `satellite_handshake_seconds{phase,method}` | how long the upgrade and the authentication took |
 //! | `satellite_closes_total{code}` | authenticated connections that ended, by close code |
 //! | `satellite_limits_hit_total{limit}` | how often a limit was in the way |
+//! | `satellite_accept_errors_total` | how often the listener failed, such as for want of descriptors |
 //! | `satellite_pings_total` | pings that were sent |
 //! | `satellite_unsent_bytes` | bytes of messages that wait for the network |
+//!
+//! They add up, once nothing goes on: accepted = `satellite_handshakes` + refused + authenticated,
+//! and authenticated = `satellite_connections` + closes. The reasons of the refused are three kinds:
+//!
+//! | kind | reasons |
+//! |---|---|
+//! | refused by the server | `overloaded`, `auth refused`, `not registered` |
+//! | failed | `not opened` (TLS), `upgrade timed out`, `http failed`, `auth unavailable`, `panicked` |
+//! | abandoned | `not upgraded` (asked for something else, or nothing, or was turned away by an HTTP answer), `ended before authentication` (left, broke the protocol or let the time pass), `dropped` (by whoever called [`Server::accept`]) |
 
 mod admission;
 mod empty;
@@ -40,7 +50,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, TryFutureExt, future::OptionFuture};
+use futures_util::{FutureExt, future::OptionFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -69,7 +79,7 @@ use admission::{Admission, Overload, Place};
 use error::NotAdmitted;
 use headers::is_trusted;
 use live::LiveConnections;
-use metrics::{Handshake, Living};
+use metrics::Handshake;
 use options::Options;
 use upgrade::Gate;
 
@@ -259,7 +269,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 }
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections, trying again soon");
-                    metrics::refused("accept failed");
+                    metrics::accept_failed();
                     sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -287,22 +297,19 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         F: Future<Output = ()> + Send + 'static,
     {
         let upgraded = async {
-            let entrance = self.enter(Some(peer))?;
+            let mut entrance = self.enter(Some(peer))?;
             let opened = timeout(self.options.limits.upgrade_timeout, open(stream)).await;
             let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            self.upgrade(stream.map_err(AcceptError::Open)?, entrance).await
+            let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open))?;
+            self.upgrade(stream, entrance).await
         };
         match upgraded.await {
             Ok(upgraded) => {
                 let task = self.authenticate_then_serve(upgraded, handler);
                 drop(tokio::spawn(task.in_current_span()));
             }
-            Err(error) => {
-                metrics::refused(error.name());
-                if !matches!(error, AcceptError::NotUpgraded) {
-                    tracing::info!(reason = %error, "connection not upgraded");
-                }
-            }
+            Err(AcceptError::NotUpgraded) => {}
+            Err(error) => tracing::info!(reason = %error, "connection not upgraded"),
         }
     }
 
@@ -341,18 +348,18 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
 
     /// Lets a connection in, if there is room.
     fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, AcceptError> {
-        let handshake = Handshake::begins();
+        let mut handshake = Handshake::begins();
         let Options { trusted_proxies, limits, .. } = &*self.options;
         let is_proxy = peer.is_some_and(|peer| is_trusted(peer, trusted_proxies));
         let entered = self.state.admission.enter(peer, is_proxy, limits);
-        let (place, overload) = entered.ok_or(AcceptError::Overloaded)?;
+        let (place, overload) = handshake.judged(entered.ok_or(AcceptError::Overloaded))?;
         Ok(Entrance { place, overload, handshake, began: Instant::now() })
     }
 
     async fn upgrade<S>(
         &self,
         stream: S,
-        Entrance { mut place, overload, handshake, began }: Entrance,
+        Entrance { mut place, overload, mut handshake, began }: Entrance,
     ) -> Result<Upgraded<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -360,30 +367,16 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let gate = Gate { options: &self.options, state: &self.state };
         let deadline = began + self.options.limits.upgrade_timeout;
         let upgrade = upgrade::upgrade(stream, &mut place, overload, &gate);
-        let (socket, version) =
-            timeout_at(deadline, upgrade).await.map_err(|_| AcceptError::TimedOut)??;
+        let upgraded = timeout_at(deadline, upgrade).await;
+        let upgraded = upgraded.unwrap_or(Err(AcceptError::TimedOut));
+        let (socket, version) = handshake.judged(upgraded)?;
         metrics::upgraded(began.elapsed());
         Ok(Upgraded { socket, version, place, handshake })
     }
 
-    fn authenticate<S>(
+    async fn authenticate<S>(
         self,
-        upgraded: Upgraded<S>,
-    ) -> impl Future<
-        Output = Result<
-            (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
-            AcceptError,
-        >,
-    > + Send
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-    {
-        self.try_authenticate(upgraded).inspect_err(|error| metrics::refused(error.name()))
-    }
-
-    async fn try_authenticate<S>(
-        self,
-        Upgraded { mut socket, version, mut place, handshake }: Upgraded<S>,
+        Upgraded { mut socket, version, mut place, mut handshake }: Upgraded<S>,
     ) -> Result<
         (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
         AcceptError,
@@ -413,9 +406,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                         transport::connect(socket, session, client, occupant, version, limits);
                     let entry = self.state.live.enter(connection.handle());
                     self.look_again(&connection.handle());
-                    metrics::authenticated(now.elapsed(), self.authenticator.method());
-                    drop(handshake);
-                    let (living, handle) = (Living::begins(), connection.handle());
+                    let living =
+                        handshake.authenticated(now.elapsed(), self.authenticator.method());
+                    let handle = connection.handle();
                     let driver = Box::pin(driver);
                     // Boxed where there are any, so that the others do not carry their size.
                     let renewals = (self.options.auth_changes != AuthChangePolicy::Refuse)
@@ -457,7 +450,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     }
                 }
                 Err(end) => {
-                    return Err(match refused {
+                    let error = match refused {
                         Some((client_id, NotAdmitted::Auth(error))) => {
                             let blameless = matches!(error, AuthError::Unavailable(_));
                             if let Some(address) = place.address().filter(|_| !blameless) {
@@ -469,7 +462,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                             AcceptError::NotRegistered { client_id, error }
                         }
                         None => AcceptError::Ended(end),
-                    });
+                    };
+                    handshake.refused(&error);
+                    return Err(error);
                 }
             }
         }

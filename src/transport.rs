@@ -3,7 +3,9 @@
 //! [`Connection`] is what an application holds once the handshake is over. Behind it, one future
 //! (the driver) moves bytes between the socket and the session, so pings are answered and
 //! deadlines kept whatever the application is doing. The two share the session under a lock that
-//! is never held across an `await`.
+//! is never held across an `await`. Whoever holds it leaves nothing half done: what the session wants
+//! is carried out before it is let go, or the driver is woken to do it. When the session ends under it,
+//! its registration is dropped, which takes the registry's lock; nobody takes the two the other way.
 
 mod connection;
 mod keepalive;

@@ -755,9 +755,7 @@ async fn too_many_open_files_are_survived() {
     for n in 1..=5 {
         guarded("a visit", visit(loopback(202, 0, n), to)).await.expect("it is served again");
     }
-    let failed = [("reason", "accept failed")];
-    let metrics = service.metrics().await;
-    let failures = metrics.value("satellite_connections_refused_total", &failed);
+    let failures = service.metrics().await.value("satellite_accept_errors_total", &[]);
     assert!(failures.is_some_and(|failures| failures > 0.0));
     all_gone(&service).await;
     assert_eq!(service.has_ended(), None);

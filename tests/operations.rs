@@ -11,21 +11,25 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use electric_satellite::{
     auth::JwtAuthenticator,
     client::{ConnectError, Connector},
     server::{Server, empty_database},
-    session::{ClientId, Token},
+    session::{ClientId, Close, Token},
     transport::Limits,
 };
+use hyper::{Request, header::HeaderName};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde_json::Value;
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncWriteExt, duplex},
     net::{TcpListener, TcpStream},
     process::Command,
     task::JoinHandle,
+    time::timeout,
 };
 
 use raw::{
@@ -146,6 +150,70 @@ async fn prometheus_accepts_the_metrics() {
     assert_eq!(value("satellite_handshake_seconds_count", &authentications), Some(1.0));
     let sum = value("satellite_handshake_seconds_sum", &authentications).expect("a sum");
     assert!(sum > 0.0 && sum < 60.0, "{sum} s");
+}
+
+/// What is counted without the accept loop, of all that can happen to a connection.
+#[tokio::test(start_paused = true)]
+async fn whoever_accepts_connections_each_is_counted_as_what_became_of_it() {
+    let buckets = Matcher::Suffix("_seconds".into());
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(buckets, &[1.0]);
+    let recorder = builder.expect("a bucket").build_recorder();
+    // Everything is on this thread.
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let server = Server::new(JwtAuthenticator::insecure(None));
+    let token = unsigned_token();
+
+    let (mut near, far) = duplex(4096);
+    near.write_all(b"no HTTP\r\n\r\n").await.expect("it is taken");
+    server.accept(far).await.map(drop).expect_err("it is not let in");
+
+    let (near, far) = duplex(4096);
+    drop(near);
+    server.accept(far).await.map(drop).expect_err("it is not let in");
+
+    let (_near, far) = duplex(4096);
+    server.accept(far).await.map(drop).expect_err("it is not let in");
+
+    let (_near, far) = duplex(4096);
+    timeout(Duration::from_secs(1), server.accept(far)).await.map(drop).expect_err("given up");
+
+    let (near, far) = duplex(4096);
+    let client = async {
+        let mut socket = WebSocket::open(near, "").await.expect("it is upgraded");
+        socket.send(&authenticate("client", &token)).await;
+        socket.next().await;
+        socket
+    };
+    let (accepted, _socket) = tokio::join!(server.accept(far), client);
+    let mut connection = accepted.expect("it is let in");
+    connection.close(Close::NORMAL);
+    assert!(connection.recv().await.is_none());
+    connection.closed().await;
+
+    let post = Request::post("/ws").body(()).expect("a request");
+    assert!(server.respond(post, None).1.is_none());
+    let mut upgrade = Request::get("/ws").body(()).expect("a request");
+    for line in raw::upgrade_request("").lines().skip(1).filter(|line| !line.is_empty()) {
+        let (name, value) = line.split_once(": ").expect("a header");
+        let name: HeaderName = name.parse().expect("a name");
+        upgrade.headers_mut().insert(name, value.parse().expect("a value"));
+    }
+    server.respond(upgrade, None).1.expect("an upgrade, which nobody accepts");
+
+    for _ in 0..10 {
+        tokio::task::yield_now().await;
+    }
+    let text = recorder.handle().render();
+    let metrics = service::prometheus::Metrics::parse(&text).expect("metrics");
+    let refused = metrics.by("satellite_connections_refused_total", "reason");
+    let expected =
+        [("dropped", 2.0), ("http failed", 1.0), ("not upgraded", 2.0), ("upgrade timed out", 1.0)];
+    assert_eq!(refused, expected.into());
+    assert_eq!(metrics.sum("satellite_connections_accepted_total"), 7.0);
+    assert_eq!(metrics.sum("satellite_authenticated_total"), 1.0);
+    assert_eq!(metrics.sum("satellite_closes_total"), 1.0);
+    assert_eq!(metrics.sum("satellite_handshakes"), 0.0);
+    assert_eq!(metrics.sum("satellite_connections"), 0.0);
 }
 
 #[test]
@@ -692,7 +760,7 @@ async fn handshakes_are_paced() {
     let Err(Some(answer)) = upgrade().await else { panic!("not refused") };
     assert_eq!(answer.status, 503);
     assert!(answer.retry_after().is_some_and(|seconds| seconds > 0));
-    tokio::time::advance(std::time::Duration::from_secs(1)).await;
+    tokio::time::advance(Duration::from_secs(1)).await;
     for _ in 0..3 {
         assert!(upgrade().await.is_ok());
     }

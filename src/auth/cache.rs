@@ -14,7 +14,9 @@ use super::claims::Times;
 /// The SHA-256 of a whole token.
 pub(super) type TokenDigest = [u8; 32];
 
-/// Verified tokens, a bounded number of them; the oldest make room.
+/// Verified tokens, a bounded number of them; the oldest make room. One lock guards both halves, for
+/// one look or one insertion, and a token that was verified by keys from before an exchange is not
+/// found after it, whichever came first: it has the old generation.
 #[derive(Debug)]
 pub(super) struct TokenCache {
     capacity: usize,

@@ -185,6 +185,10 @@ fn usable(jwk: &Jwk, algorithms: &[Algorithm]) -> Vec<Key> {
 ///
 /// An exchange is atomic: a verification uses the keys from before or from after it. Connections
 /// that are authenticated already are not concerned.
+///
+/// A verification takes the keys once, as a whole that does not change; that is all it shares with
+/// an exchange. Exchanges take their turns by the lock of the sources, under which the whole is put
+/// together and put in place (two locks, always taken in this order), so none is lost and the generation only grows. No lock is held across an `await`.
 #[derive(Clone, Debug, Default)]
 pub struct KeyRing {
     shared: Arc<Shared>,

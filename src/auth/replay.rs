@@ -66,6 +66,9 @@ pub enum ReplayError {
 
 /// A guard for one process, of bounded size: 32 bytes and their bookkeeping per used token that
 /// has not expired. When it is full, tokens are refused until some expire.
+///
+/// A token is looked up and remembered under one lock, and nothing is waited for, so of several
+/// presentations one comes first; `tests/concurrency` tries them in every order.
 #[derive(Debug)]
 pub struct InProcessReplayGuard {
     capacity: usize,

@@ -24,6 +24,10 @@ pub trait Revocations: Send + Sync + 'static {
 
 /// A list of revocations, in this process. Clones are the same list.
 ///
+/// A change is in force, under the list's lock, before the count goes up that tells of it. So who
+/// takes note of the count and then looks at the list finds the change there, and so does who becomes
+/// known to the watcher first and looks then: nobody slips in between. `tests/concurrency` tries it.
+///
 /// ```
 /// use electric_satellite::{auth::{RevocationList, Revocations}, session::Identity};
 ///

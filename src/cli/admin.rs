@@ -1,8 +1,11 @@
 //! The admin address: metrics and health, for whoever runs the service.
+//!
+//! Beside the metrics of the server there are two that come back to what they were when all clients
+//! have gone: `satellite_registered_clients`, and `satellite_tasks` of the runtime.
 
 use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use electric_satellite::{auth::Authenticator, registry::Registry, server::Server};
+use electric_satellite::{auth::Authenticator, registry::InProcessRegistry, server::Server};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -12,8 +15,9 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
+use metrics::gauge;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, runtime};
 
 /// How long a request may take to come in, and how long an idle connection is kept.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
@@ -46,55 +50,68 @@ pub(super) fn install_metrics() -> Result<PrometheusHandle, String> {
     Ok(handle)
 }
 
-/// Answers on the admin address, for ever.
-pub(super) async fn serve<A: Authenticator, R: Registry>(
-    listener: TcpListener,
-    metrics: PrometheusHandle,
-    server: Server<A, R>,
-) -> Infallible {
-    let server = Arc::new(server);
-    loop {
-        let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let (metrics, server) = (metrics.clone(), Arc::clone(&server));
-        tokio::spawn(async move {
-            let service = service_fn(async |request| {
-                Ok::<_, Infallible>(respond(&request, &metrics, &server))
+/// What the admin address tells about.
+pub(super) struct Admin<A> {
+    pub(super) metrics: PrometheusHandle,
+    pub(super) server: Server<A>,
+    pub(super) registry: InProcessRegistry,
+}
+
+impl<A: Authenticator> Admin<A> {
+    /// Answers on the admin address, for ever.
+    pub(super) async fn serve(self, listener: TcpListener) -> Infallible {
+        let admin = Arc::new(self);
+        loop {
+            let Ok((stream, _)) = listener.accept().await else {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            };
+            let admin = Arc::clone(&admin);
+            tokio::spawn(async move {
+                let service =
+                    service_fn(async |request| Ok::<_, Infallible>(admin.respond(&request)));
+                let _ = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(REQUEST_TIMEOUT)
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             });
-            let _ = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(REQUEST_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
-        });
+        }
     }
-}
 
-fn respond<A: Authenticator, R: Registry>(
-    request: &Request<Incoming>,
-    metrics: &PrometheusHandle,
-    server: &Server<A, R>,
-) -> Response<Full<Bytes>> {
-    if request.method() != Method::GET {
-        let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n".into());
-        answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
-        return answer;
+    fn respond(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if request.method() != Method::GET {
+            let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "Only GET\n".into());
+            answer.headers_mut().insert(ALLOW, HeaderValue::from_static("GET"));
+            return answer;
+        }
+        match request.uri().path() {
+            "/metrics" => {
+                self.measure();
+                text(StatusCode::OK, self.metrics.render())
+            }
+            "/livez" => text(StatusCode::OK, format!("alive{}\n", self.warning())),
+            "/readyz" => match self.server.ready() {
+                Ok(()) => text(StatusCode::OK, format!("ready{}\n", self.warning())),
+                Err(reason) => {
+                    text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n"))
+                }
+            },
+            _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /livez and /readyz\n".into()),
+        }
     }
-    match request.uri().path() {
-        "/metrics" => text(StatusCode::OK, metrics.render()),
-        "/livez" => text(StatusCode::OK, format!("alive{}\n", warning(server))),
-        "/readyz" => match server.ready() {
-            Ok(()) => text(StatusCode::OK, format!("ready{}\n", warning(server))),
-            Err(reason) => text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
-        },
-        _ => text(StatusCode::NOT_FOUND, "Here are /metrics, /livez and /readyz\n".into()),
-    }
-}
 
-fn warning<A: Authenticator, R: Registry>(server: &Server<A, R>) -> String {
-    server.warning().map(|warning| format!("; WARNING: {warning}")).unwrap_or_default()
+    /// Measures what nobody counts.
+    fn measure(&self) {
+        let tasks = runtime::Handle::current().metrics().num_alive_tasks();
+        gauge!("satellite_tasks").set(tasks as f64);
+        gauge!("satellite_registered_clients").set(self.registry.len() as f64);
+    }
+
+    fn warning(&self) -> String {
+        let warning = self.server.warning();
+        warning.map(|warning| format!("; WARNING: {warning}")).unwrap_or_default()
+    }
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {

@@ -24,7 +24,12 @@ use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-use super::{Auth, admin, fail, signals::Signals};
+use super::{
+    Auth,
+    admin::{self, Admin},
+    fail,
+    signals::Signals,
+};
 
 /// The WebSocket library's targets. At trace level it prints payloads, tokens included.
 const PAYLOAD_PRINTERS: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
@@ -380,12 +385,13 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     let metrics = admin.as_ref().map(|_| admin::install_metrics()).transpose()?;
     announce(&config);
     let Config { authenticator, tls, drain, .. } = config;
+    let registry = InProcessRegistry::new(config.duplicates, DUPLICATE_WAIT);
     let mut server = Server::new(authenticator)
         .with_limits(config.limits)
         .with_expiry(config.expiry)
         .with_auth_changes(config.auth_changes)
         .with_trusted_proxies(config.trusted_proxies)
-        .with_registry(InProcessRegistry::new(config.duplicates, DUPLICATE_WAIT));
+        .with_registry(registry.clone());
     if let Some(origins) = config.origins {
         server = server.with_origins(origins);
     }
@@ -396,8 +402,9 @@ async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String
     let mut signals = Signals::new()?;
     print_addresses(&listener, admin.as_ref(), tls.is_some())
         .map_err(|error| format!("Cannot tell the address: {error}"))?;
-    if let (Some(admin), Some(metrics)) = (admin, metrics) {
-        tokio::spawn(admin::serve(admin, metrics, server.clone()));
+    if let (Some(listener), Some(metrics)) = (admin, metrics) {
+        let server = server.clone();
+        tokio::spawn(Admin { metrics, server, registry }.serve(listener));
     }
     let stop = async {
         signals.next().await;

@@ -54,7 +54,9 @@ impl Overload {
     }
 }
 
-/// Counts who is there, and remembers who failed.
+/// Counts who is there, and remembers who failed: each change under one lock, whole, and no other
+/// lock of this crate is taken meanwhile. A place counts itself out when it is dropped, so whatever happens to its
+/// connection, the counts come back.
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     counts: Mutex<Counts>,

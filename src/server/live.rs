@@ -48,6 +48,12 @@ impl Default for Drain {
 }
 
 /// What a server knows of its connections.
+///
+/// The table and the count change under one lock. Whoever does something to all connections (a drain,
+/// a revocation) first makes it known and then looks at the table; a connection first enters the table
+/// and then looks at what is known (`look_again` in [`super`]). The lock orders the two: either the one
+/// finds the connection in the table, or the other finds what has been made known. Connections are
+/// ended outside of the lock.
 #[derive(Default)]
 pub(super) struct LiveConnections {
     table: Mutex<HashMap<u64, Handle<AuthenticatedClient>>>,

@@ -35,20 +35,21 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         peer: impl Into<Option<IpAddr>>,
     ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
         let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
-        let (mut place, handshake) = match self.enter(peer) {
-            Ok(Entrance { place, overload: None, handshake, .. }) => (place, handshake),
-            Ok(Entrance { overload: Some(overload), .. }) => {
-                return (gate.turn_away(overload), None);
-            }
-            Err(_) => return (gate.turn_away(Overload::Connections), None),
+        let Ok(Entrance { mut place, overload, mut handshake, .. }) = self.enter(peer) else {
+            return (gate.turn_away(Overload::Connections), None);
         };
         let upgrade = OnceLock::new();
-        let answer = gate.answer(&request, peer, &mut place, &upgrade);
-        let upgrading = upgrade.into_inner().map(|version| {
-            let on_upgrade = hyper::upgrade::on(&mut request);
-            Upgrading { server: self.clone(), on_upgrade, version, place, handshake }
-        });
-        (answer, upgrading)
+        let answer = match overload {
+            Some(overload) => gate.turn_away(overload),
+            None => gate.answer(&request, peer, &mut place, &upgrade),
+        };
+        let Some(version) = upgrade.into_inner() else {
+            handshake.refused(&AcceptError::NotUpgraded);
+            return (answer, None);
+        };
+        let on_upgrade = hyper::upgrade::on(&mut request);
+        let server = self.clone();
+        (answer, Some(Upgrading { server, on_upgrade, version, place, handshake }))
     }
 }
 
@@ -68,11 +69,13 @@ impl<A: Authenticator, R: Registry> Upgrading<A, R> {
     ///
     /// The connection did not come so far; see [`AcceptError`]. It has been answered and closed.
     pub async fn accept(self) -> Result<Connection<AuthenticatedClient>, AcceptError> {
-        let Upgrading { server, on_upgrade, version, place, handshake } = self;
+        let Upgrading { server, on_upgrade, version, place, mut handshake } = self;
         let limits = &server.options.limits;
         let stream = timeout(limits.upgrade_timeout, on_upgrade).await;
-        let stream = stream.map_err(|_| AcceptError::TimedOut)?;
-        let stream = stream.map_err(|error| AcceptError::Http(HttpError(error)))?;
+        let stream = handshake.judged(match stream {
+            Ok(upgraded) => upgraded.map_err(|error| AcceptError::Http(HttpError(error))),
+            Err(_) => Err(AcceptError::TimedOut),
+        })?;
         let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
         let (connection, driver) =
             server.authenticate(Upgraded { socket, version, place, handshake }).await?;

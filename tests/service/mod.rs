@@ -125,6 +125,14 @@ impl Service {
         self.child.try_wait().expect("it can be waited for")
     }
 
+    /// Asks it to stop (SIGTERM), and waits until it has.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        let mut kill = Command::new("kill");
+        let told = kill.args(["-TERM", &self.pid().to_string()]).status().await;
+        assert!(told.expect("kill runs").success());
+        guarded("the end", self.child.wait()).await.expect("it can be waited for")
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.log.borrow().clone()

@@ -117,6 +117,12 @@ impl Metrics {
         self.samples.iter().filter(|it| it.name == name).map(|it| it.value).sum()
     }
 
+    /// The samples of this name, by the value of a label.
+    pub(crate) fn by(&self, name: &str, label: &str) -> BTreeMap<&str, f64> {
+        let samples = self.samples.iter().filter(|it| it.name == name);
+        samples.filter_map(|it| Some((it.labels.get(label)?.as_str(), it.value))).collect()
+    }
+
     pub(crate) fn kind(&self, name: &str) -> Option<&str> {
         self.types.get(name).map(String::as_str)
     }
