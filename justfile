@@ -59,3 +59,11 @@ concurrency:
 # Licences, sources, advisories, Rust version, lowest versions, public API, package.
 supply-chain:
     .ci/supply-chain
+
+# Every fuzz target for so many seconds; see fuzz/README.md.
+fuzz SECONDS *TARGETS:
+    fuzz/run {{SECONDS}} {{TARGETS}}
+
+# Licences, sources, duplicates (needs cargo-deny).
+deny:
+    cargo deny --all-features check bans licenses sources

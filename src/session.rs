@@ -158,7 +158,7 @@ pub struct Identity {
     pub issued_at: Option<UnixTime>,
     /// When the token expires, if it does (`exp`, rounded down).
     pub expires_at: Option<UnixTime>,
-    /// The token's own id, if it has one (`jti`).
+    /// The token's own id, if it has one (`jti`); an empty one is none.
     pub token_id: Option<String>,
     /// All claims, as the verified JSON text; empty if the authenticator has none. Electric's
     /// rules know them as `auth.*`.

@@ -34,7 +34,7 @@ pub struct ClaimRules {
     pub max_age: Option<u32>,
     /// The longest time from `iat` to `exp`, in seconds, that a token may be valid. Requires both.
     pub max_lifetime: Option<u32>,
-    /// Whether a token without an id of its own (`jti`) and an end (`exp`) is refused.
+    /// Whether a token without an id of its own (`jti`, not empty) and an end (`exp`) is refused.
     pub token_id_required: bool,
     /// Where the user's id is, if not in `sub` or `user_id`: a JSON Pointer
     /// ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into the claims, such as
@@ -109,7 +109,7 @@ impl ClaimRules {
             return Err(AuthError::TooOld);
         }
         if let (Some(max), Some(iat), Some(exp)) = (self.max_lifetime, iat, exp)
-            && exp.cmp(iat.floor().saturating_add(max.into())) == Ordering::Greater
+            && exp.is_later_by_more_than(max, iat)
         {
             return Err(AuthError::LifetimeTooLong);
         }

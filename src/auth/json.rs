@@ -111,6 +111,23 @@ impl Number {
         }
     }
 
+    /// Whether there are more than so many seconds from `earlier` to this.
+    pub(super) fn is_later_by_more_than(self, seconds: u32, earlier: Number) -> bool {
+        match (self, earlier) {
+            (Number::Whole(later), Number::Whole(earlier)) => {
+                later.saturating_sub(earlier) > seconds.into()
+            }
+            (later, earlier) => later.as_f64() - earlier.as_f64() > seconds.into(),
+        }
+    }
+
+    fn as_f64(self) -> f64 {
+        match self {
+            Number::Whole(number) => number as f64,
+            Number::Fractional(number) => number,
+        }
+    }
+
     /// Rounded down, and held to what 64 bits can say.
     pub(super) fn floor(self) -> i64 {
         match self {
