@@ -63,7 +63,3 @@ supply-chain:
 # Every fuzz target for so many seconds; see fuzz/README.md.
 fuzz SECONDS *TARGETS:
     fuzz/run {{SECONDS}} {{TARGETS}}
-
-# Licences, sources, duplicates (needs cargo-deny).
-deny:
-    cargo deny --all-features check bans licenses sources
