@@ -39,6 +39,10 @@ bench:
     cargo bench --bench connections
     cargo bench --bench stream
 
+# Every fuzz target for so many seconds; see fuzz/README.md.
+fuzz SECONDS *TARGETS:
+    fuzz/run {{SECONDS}} {{TARGETS}}
+
 # Licences, sources, duplicates (needs cargo-deny).
 deny:
     cargo deny --all-features check bans licenses sources
