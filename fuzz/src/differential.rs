@@ -121,11 +121,14 @@ fn laxer(error: &AuthError, header: &Value) -> bool {
     }
 }
 
+type Judging = dyn Fn(&str) -> Result<JWTClaims<NoCustomClaims>, jwt_simple::Error> + Send + Sync;
+type Signing = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
 struct Judge {
     ours: JwtAuthenticator,
-    theirs: Box<dyn Fn(&str) -> Result<JWTClaims<NoCustomClaims>, jwt_simple::Error> + Send + Sync>,
+    theirs: Box<Judging>,
     /// Signs, where that takes little time.
-    sign: Option<Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>>,
+    sign: Option<Box<Signing>>,
 }
 
 /// One for each algorithm, but for ES512, which `jwt-simple` does not have.
@@ -178,10 +181,7 @@ fn options() -> VerificationOptions {
 }
 
 /// Made with our library, and judged with theirs.
-fn signing(
-    algorithm: Algorithm,
-    secret: &[u8],
-) -> Option<Box<dyn Fn(&[u8]) -> Vec<u8> + Send + Sync>> {
+fn signing(algorithm: Algorithm, secret: &[u8]) -> Option<Box<Signing>> {
     let der = |text: &[u8]| pem::parse(text).expect("a PEM text").into_contents();
     let hmac = |algorithm| {
         let key = hmac::Key::new(algorithm, secret);
