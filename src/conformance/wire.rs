@@ -99,6 +99,8 @@ pub(super) struct Wire {
     fragments: Option<(u8, BytesMut)>,
     ended: bool,
     pub(super) pongs: bool,
+    /// A close frame was sent.
+    pub(super) has_closed: bool,
     pub(super) version: Option<crate::wire::Version>,
 }
 
@@ -115,6 +117,7 @@ impl Wire {
             fragments: None,
             ended: false,
             pongs: true,
+            has_closed: false,
             version: None,
         }
     }
@@ -151,6 +154,7 @@ impl Wire {
     ) {
         let shown = record.shown(payload);
         record.note(self.nth, "suite", words, shown);
+        self.has_closed |= matches!(framing, Framing::One(octets::CLOSE));
         let mask = self.is_client;
         let bytes = match framing {
             Framing::Raw => payload.to_vec(),
