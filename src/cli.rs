@@ -1,6 +1,7 @@
 //! Command line: what the subcommands share.
 
 mod admin;
+mod conformance;
 mod connect;
 mod follow;
 mod serve;
@@ -30,6 +31,9 @@ enum Command {
     /// Connect to a service, show every step, and start replication; print what arrives.
     #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
+    /// Hold a server or a client to the rules of the protocol, case by case.
+    #[command(subcommand)]
+    Conformance(conformance::Conformance),
 }
 
 /// The variables that say how tokens are verified, each with an option of the same name.
@@ -98,5 +102,6 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Token(mint) => mint.run(),
         Command::Connect(connect) => connect.run(),
+        Command::Conformance(conformance) => conformance.run(),
     }
 }

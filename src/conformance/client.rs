@@ -6,7 +6,7 @@ use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
-    time::Instant,
+    time::{Instant, timeout},
 };
 
 use crate::session::{ClientId, Token};
@@ -38,6 +38,9 @@ pub struct Launched {
     end: watch::Sender<bool>,
     running: AbortOnDrop,
 }
+
+/// How long a client may take from its start to its first connection.
+const LONGEST_START: Duration = Duration::from_secs(60);
 
 /// How many of a client's words are kept.
 const MOST_REMARKS: usize = 500;
@@ -206,13 +209,16 @@ impl Client {
                 return Outcome::new(&case, super::Verdict::Fail(reason));
             }
         };
-        let (began, mut coming) = (Instant::now(), Coming { launched, exited: None });
-        let stage = Box::new(&mut coming);
+        let mut coming = Coming { launched, exited: None };
+        // How long it takes to start is not judged. If it does not, its script says so.
+        let first = timeout(LONGEST_START, (&mut coming).connect()).await;
+        let (began, stage) = (Instant::now(), Box::new(&mut coming));
         let mut play = Play::new(stage, &self.tokens, self.profile.version, self.patience);
         play.client_id = client_id.as_str().to_owned();
         play.record.hide(token.expose());
         play.versions = case.versions.clone();
         play.told = Some(token.clone());
+        play.waiting = first.ok().and_then(Result::ok);
         let mut outcome = Outcome { differs, ..judged(&case, play, self.case_deadline).await };
         for mut remark in coming.launched.remarks(began) {
             remark.what = without(&token, &remark.what);

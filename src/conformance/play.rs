@@ -81,7 +81,7 @@ pub(super) struct Play<'a> {
     wires: Vec<Wire>,
     current: usize,
     /// A connection of the client that has come, and is not looked at yet.
-    waiting: Option<Box<dyn Stream>>,
+    pub(super) waiting: Option<Box<dyn Stream>>,
     /// The upgrade requests of the client.
     heads: Vec<Http>,
     /// The calls of the peer that were expected: on which connection, and with which numbers.
@@ -772,7 +772,14 @@ impl<'a> Play<'a> {
         let deadline = Instant::now() + time;
         let mut seen = 0;
         // It ends with the time, or with the client.
-        while let Ok(Ok(stream)) = timeout_at(deadline, self.stage.connect()).await {
+        loop {
+            let stream = match self.waiting.take() {
+                Some(stream) => stream,
+                None => match timeout_at(deadline, self.stage.connect()).await {
+                    Ok(Ok(stream)) => stream,
+                    _ => break,
+                },
+            };
             seen += 1;
             if seen > *count.end() {
                 return Err(Stop::Failed(format!(

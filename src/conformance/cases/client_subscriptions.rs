@@ -193,9 +193,9 @@ fn subscribing() -> Vec<Case> {
             then(asked(), [send(deliver(Part::Denied("no such table")))]),
             back_with(starts_without()),
         )),
-        case(must(
+        case(should(
             "SAT-C-SUB-010",
-            "A client MUST stay connected when SatSubsDataError comes in place of the data.",
+            "A client SHOULD stay connected when SatSubsDataError comes in place of the data.",
         ))
         .from("SH19; published clients (0.6–0.12)")
         .otherwise("One shape that fails ends everything else.")
