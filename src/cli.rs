@@ -35,7 +35,7 @@ enum Command {
     /// Connect to a service, show every step, and start replication; print what arrives.
     #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
-    /// Hold a server to the protocol, case by case.
+    /// Hold a server or a client to the rules of the protocol, case by case.
     #[command(subcommand)]
     Conformance(conformance::Conformance),
 }

@@ -1,6 +1,9 @@
 //! `satellite conformance`: what its subcommands share, from the options to the exit code.
 
+mod client;
 mod explain;
+mod launch;
+mod markdown;
 mod output;
 mod selection;
 mod server;
@@ -19,6 +22,9 @@ pub(super) enum Conformance {
     /// Play the client's part against a server.
     #[command(after_help = EXIT_CODES)]
     Server(Box<server::ServerArgs>),
+    /// Play the server's part against a client: a command that is started for each case.
+    #[command(after_long_help = client::COMMAND)]
+    Client(Box<client::ClientArgs>),
 }
 
 const EXIT_CODES: &str = "Exits 0 if nothing unexpected happened, 1 if something did: a case that \
@@ -28,6 +34,7 @@ impl Conformance {
     pub(super) fn run(self) -> ExitCode {
         let outcome = match self {
             Conformance::Server(server) => server.run(),
+            Conformance::Client(client) => client.run(),
         };
         outcome.unwrap_or_else(|Usage(reason)| {
             eprintln!("{}", reason.trim_end());

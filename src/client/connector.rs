@@ -13,9 +13,10 @@ use tokio_tungstenite::{
     client_async_with_config,
     tungstenite::{
         self, ClientRequestBuilder,
+        error::ProtocolError,
         http::{
             HeaderMap, Uri,
-            header::{RETRY_AFTER, SEC_WEBSOCKET_PROTOCOL},
+            header::{RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
             uri::Scheme,
         },
     },
@@ -309,6 +310,11 @@ impl Connector {
         let stream = metered(stream, self.limits.max_head, &self.limits);
         let handshake = client_async_with_config(request, stream, Some(config(&self.limits)));
         let (stream, response) = self.in_time(handshake).await?.map_err(refused)?;
+        // No extension was offered. The library does not look at them.
+        if response.headers().contains_key(SEC_WEBSOCKET_EXTENSIONS) {
+            let error = ProtocolError::InvalidHeader(Box::new(SEC_WEBSOCKET_EXTENSIONS));
+            return Err(ConnectError::UpgradeFailed(UpgradeError(error.into())));
+        }
         // The library has checked that it is one of those.
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
         let version = chosen.and_then(|chosen| chosen.to_str().ok()?.parse().ok());

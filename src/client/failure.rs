@@ -49,7 +49,7 @@ pub enum Failure {
 pub enum Advice {
     /// Try again after a pause.
     Retry,
-    /// Try again after a pause, with another token.
+    /// Try again after a pause, with another token; give up if there is no other.
     FreshToken,
     /// Try again after a pause. The application must throw away what it has of the service's data
     /// first, and start from the beginning ([`Resume::reset`](super::Resume::reset)).

@@ -128,12 +128,26 @@ impl Supervisor {
         let _ = self.shared.retry.notified().now_or_never();
         let mut reason = TokenReason::Connect;
         let mut token = None;
+        // The token that the service has turned down last, and how it did.
+        let mut refused: Option<(Token, Arc<Failure>)> = None;
         let (mut failed, mut pauses) = (0, 0);
         loop {
             self.publish(Connectivity::Connecting);
             self.close().await;
             failed += 1;
-            let failure = match self.attempt(reason, token.take()).await {
+            let asked = match token.take() {
+                Some(token) => Ok(token),
+                None => self.token(reason).await,
+            };
+            if let (TokenReason::Rejected, Ok(token), Some((same, failure))) =
+                (reason, &asked, &refused)
+                && token == same
+            {
+                // There is no other.
+                return Arc::clone(failure);
+            }
+            let presented = asked.as_ref().ok().cloned();
+            let failure = match self.attempt(asked).await {
                 Err(failure) => failure,
                 Ok((connection, expires)) => {
                     let since = Instant::now();
@@ -156,7 +170,11 @@ impl Supervisor {
                 _ => return Arc::new(failure),
             };
             pauses += 1;
-            if self.pause(Arc::new(failure), pauses).await == Pause::CutShort {
+            let failure = Arc::new(failure);
+            if let (Advice::FreshToken, Some(token)) = (failure.advice(), presented) {
+                refused = Some((token, Arc::clone(&failure)));
+            }
+            if self.pause(failure, pauses).await == Pause::CutShort {
                 (failed, pauses) = (0, 0);
             }
         }
@@ -177,17 +195,12 @@ impl Supervisor {
         }
     }
 
-    /// One attempt to connect, for which there is a token already or not. Returns when that
-    /// expires, too.
+    /// One attempt to connect, if there is a token. Returns when that expires, too.
     async fn attempt(
         &mut self,
-        reason: TokenReason,
-        token: Option<Token>,
+        token: Result<Token, Failure>,
     ) -> Result<(Connection<AuthenticatedServer>, Option<UnixTime>), Failure> {
-        let token = match token {
-            Some(token) => token,
-            None => self.token(reason).await?,
-        };
+        let token = token?;
         let expires = unverified_expiry(&token);
         let connection =
             self.connector.connect(&self.client_id, token).await.map_err(Failure::Connect)?;

@@ -1,7 +1,10 @@
 //! The cases, by subject.
 
 mod calls;
+mod client_connection;
 mod client_handshake;
+mod client_replication;
+mod client_subscriptions;
 mod duplicates;
 mod frames;
 pub(super) mod handshake;
@@ -41,5 +44,13 @@ pub fn server_cases() -> Vec<Case> {
 
 /// What is asked of a client, in the order of the specification.
 pub fn client_cases() -> Vec<Case> {
-    [client_handshake::cases()].into_iter().flatten().collect()
+    [
+        client_handshake::cases(),
+        client_replication::cases(),
+        client_subscriptions::cases(),
+        client_connection::cases(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }

@@ -3,12 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::{FutureExt, future::BoxFuture};
-use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, timeout},
+};
 
 use crate::session::{ClientId, Token};
 
 use super::{
-    Case, Need, Outcome, Profile, Report, Task, Tokens,
+    Case, Line, Need, Outcome, Profile, Report, Task, Tokens,
     play::{Exit, Play, Stage, Stop, USER},
     run::Run,
     server::judged,
@@ -30,8 +34,17 @@ pub struct Invitation {
 /// A client that was started: where its connections come from, and how it ends.
 pub struct Launched {
     connections: mpsc::Receiver<Box<dyn Stream>>,
+    remarks: mpsc::Receiver<(Instant, String)>,
+    /// Whether it is asked to end.
+    end: watch::Sender<bool>,
     running: AbortOnDrop,
 }
+
+/// How long a client may take from its start to its first connection.
+const LONGEST_START: Duration = Duration::from_secs(60);
+
+/// How many of a client's words are kept.
+const MOST_REMARKS: usize = 500;
 
 /// A client that ends when nobody looks at it any more.
 struct AbortOnDrop(JoinHandle<Exit>);
@@ -55,23 +68,55 @@ impl Launched {
     where
         F: Future<Output = Exit> + Send + 'static,
     {
-        let (sender, connections) = mpsc::channel(64);
-        let running = AbortOnDrop(tokio::spawn(client(Connections(sender))));
-        Launched { connections, running }
+        let (streams, connections) = mpsc::channel(64);
+        let (words, remarks) = mpsc::channel(MOST_REMARKS);
+        let (end, ending) = watch::channel(false);
+        let running = AbortOnDrop(tokio::spawn(client(Connections { streams, words, ending })));
+        Launched { connections, remarks, end, running }
+    }
+
+    /// What the client has said, for the record that began then.
+    fn remarks(&mut self, began: Instant) -> Vec<Line> {
+        let line = |(at, what): (Instant, String)| {
+            let at_ms = at.saturating_duration_since(began).as_millis();
+            let at_ms = u64::try_from(at_ms).unwrap_or(u64::MAX);
+            let bytes = String::new();
+            Line { at_ms, connection: 0, from: "", step: 0, what, bytes, http: false }
+        };
+        std::iter::from_fn(|| self.remarks.try_recv().ok()).map(line).collect()
     }
 }
 
-/// Takes the connections of a client.
+/// Takes the connections of a client, and tells it when to end.
 #[derive(Clone)]
-pub struct Connections(mpsc::Sender<Box<dyn Stream>>);
+pub struct Connections {
+    streams: mpsc::Sender<Box<dyn Stream>>,
+    words: mpsc::Sender<(Instant, String)>,
+    ending: watch::Receiver<bool>,
+}
 
 impl Connections {
+    /// Waits until the client is asked to end, as it would by its user: it closes its connection
+    /// and exits. Cancel-safe.
+    pub async fn ended(&self) {
+        let mut ending = self.ending.clone();
+        if ending.wait_for(|end| *end).await.is_err() {
+            // Nobody is there to ask any more; it is dropped.
+            std::future::pending().await
+        }
+    }
+
+    /// A line for the record: what the client says of itself. Beyond some hundreds they are lost.
+    pub fn remark(&self, what: impl Into<String>) {
+        let _ = self.words.try_send((Instant::now(), what.into()));
+    }
+
     /// Another one.
     pub async fn push<S>(&self, stream: S)
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
-        let _ = self.0.send(Box::new(stream)).await;
+        let _ = self.streams.send(Box::new(stream)).await;
     }
 }
 
@@ -180,7 +225,8 @@ impl Client {
                 return Outcome::new(&case, super::Verdict::Fail(reason));
             }
         };
-        let invitation = Invitation { token, client_id: client_id.clone(), task: case.task };
+        let (id, told) = (client_id.clone(), token.clone());
+        let invitation = Invitation { token: told, client_id: id, task: case.task };
         let launched = match self.launch.launch(invitation).await {
             Ok(launched) => launched,
             Err(error) => {
@@ -188,11 +234,31 @@ impl Client {
                 return Outcome::new(&case, super::Verdict::Fail(reason));
             }
         };
-        let stage = Coming { launched, exited: None };
-        let mut play =
-            Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        let mut coming = Coming { launched, exited: None };
+        // How long it takes to start is not judged. If it does not, its script says so.
+        let first = timeout(LONGEST_START, (&mut coming).connect()).await;
+        let (began, stage) = (Instant::now(), Box::new(&mut coming));
+        let mut play = Play::new(stage, &self.tokens, self.profile.version, self.patience);
         play.client_id = client_id.as_str().to_owned();
-        Outcome { differs, ..judged(&case, play, self.case_deadline).await }
+        play.record.hide(token.expose());
+        play.versions = case.versions.clone();
+        play.told = Some(token.clone());
+        play.waiting = first.ok().and_then(Result::ok);
+        let mut outcome = Outcome { differs, ..judged(&case, play, self.case_deadline).await };
+        for mut remark in coming.launched.remarks(began) {
+            remark.what = without(&token, &remark.what);
+            outcome.record.push(remark);
+        }
+        outcome.record.sort_by_key(|line| line.at_ms);
+        outcome
+    }
+}
+
+/// A line without the signature of a token.
+fn without(token: &Token, line: &str) -> String {
+    match token.expose().rsplit_once('.') {
+        Some((_, signature)) if !signature.is_empty() => line.replace(signature, "***"),
+        _ => line.to_owned(),
     }
 }
 
@@ -202,7 +268,7 @@ struct Coming {
     exited: Option<Exit>,
 }
 
-impl Stage for Coming {
+impl Stage for &mut Coming {
     fn is_client(&self) -> bool {
         false
     }
@@ -234,5 +300,9 @@ impl Stage for Coming {
             }
         }
         .boxed()
+    }
+
+    fn terminate(&mut self) {
+        self.launched.end.send_replace(true);
     }
 }

@@ -1,6 +1,6 @@
 //! Plays the script of a case against a peer, and finds where the peer departs from it.
 
-use std::{future::poll_fn, task::Poll, time::Duration};
+use std::{future::poll_fn, ops::RangeInclusive, task::Poll, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,12 +8,13 @@ use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    session::{ClientId, Close},
+    session::{ClientId, Close, Token},
     wire::{
-        Message, Method, Reply, Version,
+        Message, Method, Reply, Request, Version,
         proto::{
             SatAuthReq, SatInStartReplicationResp, SatInStopReplicationResp, SatRpcRequest,
-            SatRpcResponse,
+            SatRpcResponse, SatShapeDataBegin, SatSubsDataBegin, SatSubsDataError, SatSubsReq,
+            SatSubsResp, SatUnsubsDataBegin, sat_subs_resp::SatSubsError,
         },
     },
 };
@@ -22,7 +23,7 @@ use super::{
     octets::{self, ACCEPT, Http},
     script::{
         Acceptance, Answer, Ask, Beginning, EndKind, Ending, Expectation, Framing, Id, Incoming,
-        Payload, SPOKEN, Sending, Step, Upgrade,
+        Like, Part, Payload, SPOKEN, Sending, Step, Upgrade,
     },
     token::{TokenSpec, Tokens},
     wire::{Record, Stream, Wire},
@@ -38,6 +39,9 @@ pub(super) trait Stage: Send {
 
     /// Against a client: how it exits of its own accord, whether as a success.
     fn exit(&mut self) -> BoxFuture<'_, Exit>;
+
+    /// Against a client: asks it to end.
+    fn terminate(&mut self) {}
 }
 
 /// How a client under test exits.
@@ -72,9 +76,23 @@ pub(super) struct Play<'a> {
     pub(super) client_id: String,
     /// What requests name as their host.
     pub(super) host: String,
+    /// Against a client: the token that it was told.
+    pub(super) told: Option<Token>,
+    /// Against a client: the versions that the case holds for.
+    pub(super) versions: RangeInclusive<Version>,
     pub(super) record: Record,
     wires: Vec<Wire>,
     current: usize,
+    /// A connection of the client that has come, and is not looked at yet.
+    pub(super) waiting: Option<Box<dyn Stream>>,
+    /// The upgrade requests of the client.
+    heads: Vec<Http>,
+    /// The calls of the peer that were expected: on which connection, and with which numbers.
+    calls: Vec<(usize, u32)>,
+    /// The subscription that the peer has asked for last.
+    subscription: Option<SatSubsReq>,
+    /// What met the last expectation.
+    met: Option<Incoming>,
     /// The call of the peer that was expected last.
     asked: Option<(String, u32)>,
     /// Which step is being played.
@@ -109,9 +127,16 @@ impl<'a> Play<'a> {
             patience,
             client_id: ClientId::random().as_str().to_owned(),
             host: "localhost".to_owned(),
+            told: None,
+            versions: Version::V0_6..=Version::V0_12,
             record: Record::new(),
             wires: vec![],
             current: 0,
+            waiting: None,
+            heads: vec![],
+            calls: vec![],
+            subscription: None,
+            met: None,
             asked: None,
             at: 0,
             arrived: 0,
@@ -125,9 +150,23 @@ impl<'a> Play<'a> {
             self.at = at;
             self.record.step = at;
             self.arrived = 0;
-            self.step(step).await?;
+            if let Err(stop) = self.step(step).await {
+                return Err(self.excused().await.unwrap_or(stop));
+            }
         }
         Ok(())
+    }
+
+    /// A client that says that it cannot do what it is asked to departs from no rule.
+    async fn excused(&mut self) -> Option<Stop> {
+        const SOON: Duration = Duration::from_secs(1);
+        if self.stage.is_client() {
+            return None;
+        }
+        match timeout(SOON, self.stage.exit()).await {
+            Ok(Exit::Unable) => Some(Stop::Skipped("the client does not do this".into())),
+            _ => None,
+        }
     }
 
     async fn step(&mut self, step: &Step) -> Result<(), Stop> {
@@ -152,7 +191,9 @@ impl<'a> Play<'a> {
                 Err(Stop::Failed(_)) => Err(Stop::Skipped((*reason).to_owned())),
                 outcome => outcome,
             },
-            Step::Silence(time) => self.silence(*time).await,
+            Step::ExpectAll(expected) => self.expect_all(expected).await,
+            Step::Silence(time) => self.silence(*time, None).await,
+            Step::Absent(expected, time) => self.silence(*time, Some(expected)).await,
             Step::Whatever(time) => self.whatever(*time).await,
             Step::Wait(time) => {
                 sleep(*time).await;
@@ -174,6 +215,17 @@ impl<'a> Play<'a> {
             Step::Alive => self.alive().await,
             Step::NoConnection(time) => self.no_connection(*time).await,
             Step::Exits(within) => self.exits(*within).await,
+            Step::Repeatedly(steps, time, count) => self.repeatedly(steps, *time, count).await,
+            Step::Terminate => {
+                self.record.note(0, "", "the client is asked to end", String::new());
+                self.stage.terminate();
+                Ok(())
+            }
+            Step::Leaves(within) => match timeout(*within, self.stage.exit()).await {
+                Ok(Exit::Success) => Ok(()),
+                Ok(exit) => Err(Stop::Failed(format!("the client must end well: {exit:?}"))),
+                Err(_) => Err(Stop::Failed(format!("the client goes on for {within:?}"))),
+            },
             Step::LeavePingsUnanswered => {
                 self.wire()?.pongs = false;
                 Ok(())
@@ -195,6 +247,9 @@ impl<'a> Play<'a> {
     /// Another connection, which is the current one from now on.
     async fn connect(&mut self) -> Result<(), Stop> {
         let is_client = self.stage.is_client();
+        if let Some(stream) = self.waiting.take() {
+            return self.go_on_with(stream, is_client);
+        }
         let stream = match timeout(self.patience, self.stage.connect()).await {
             Ok(stream) => stream.map_err(Stop::Failed)?,
             Err(_) if is_client => {
@@ -207,6 +262,10 @@ impl<'a> Play<'a> {
                 )));
             }
         };
+        self.go_on_with(stream, is_client)
+    }
+
+    fn go_on_with(&mut self, stream: Box<dyn Stream>, is_client: bool) -> Result<(), Stop> {
         self.wires.push(Wire::new(stream, self.wires.len() + 1, is_client));
         self.current = self.wires.len() - 1;
         Ok(())
@@ -338,6 +397,12 @@ impl<'a> Play<'a> {
             Err(_) => return Err(Stop::Failed(format!("no HTTP request within {patience:?}"))),
         };
         let offered: Vec<String> = offered(&http).map(str::to_owned).collect();
+        let accept = accept_of(http.header("sec-websocket-key").unwrap_or_default());
+        // What the client wants most, unless the run is about an older version.
+        let spoken =
+            |offer: &&String| offer.parse::<Version>().is_ok_and(|version| version <= self.version);
+        let chosen =
+            offered.iter().filter(spoken).max_by_key(|offer| offer.parse::<Version>().ok());
         let protocol = match acceptance {
             Acceptance::Silence => return Ok(()),
             Acceptance::Refusal(head, body) => {
@@ -346,21 +411,32 @@ impl<'a> Play<'a> {
                 wire.write_text(&mut self.record, &text, patience).await;
                 return Ok(());
             }
+            Acceptance::Text(text) => {
+                let protocol = chosen.map_or("", String::as_str);
+                let text = text.replace("{accept}", &accept).replace("{protocol}", protocol);
+                wire.write_text(&mut self.record, &text, patience).await;
+                return Ok(());
+            }
             Acceptance::Protocol(protocol) => protocol.map(str::to_owned),
-            Acceptance::Welcome => {
+            Acceptance::Welcome | Acceptance::Such(_) => {
                 is_upgrade_request(&http).map_err(Stop::Failed)?;
-                let spoken = |offer: &&String| {
-                    offer.parse::<Version>().is_ok_and(|version| version <= self.version)
-                };
-                let chosen =
-                    offered.iter().filter(spoken).max_by_key(|offer| offer.parse::<Version>().ok());
+                if let Acceptance::Such(requested) = acceptance
+                    && !requested.is_met_by(&http, &self.heads)
+                {
+                    return Err(Stop::Failed(format!("expected an upgrade with {requested}")));
+                }
                 Some(chosen.cloned().ok_or_else(|| {
                     Stop::Failed(format!("the client offers no version of this run: {offered:?}"))
                 })?)
             }
         };
+        self.heads.push(http);
         wire.version = protocol.as_ref().and_then(|protocol| protocol.parse().ok());
-        let accept = accept_of(http.header("sec-websocket-key").unwrap_or_default());
+        if let Some(version) = wire.version
+            && !self.versions.contains(&version)
+        {
+            return Err(Stop::Skipped(format!("it does not hold for {version}")));
+        }
         let protocol = protocol
             .map_or(String::new(), |protocol| format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
         let text = format!(
@@ -412,7 +488,44 @@ impl<'a> Play<'a> {
                 let result = result.clone();
                 Ok(Message::from(SatRpcResponse { method, request_id, result }).encode())
             }
+            Payload::Delivery(part) => self.delivery(part),
         }
+    }
+
+    fn delivery(&self, part: &Part) -> Result<Bytes, Stop> {
+        let nothing = || Stop::Failed("there is no subscription to deliver".into());
+        let asked = self.subscription.as_ref().ok_or_else(nothing)?;
+        let id = asked.subscription_id.clone();
+        let answer = |err| {
+            let reply = Reply::from(SatSubsResp { subscription_id: id.clone(), err });
+            let request_id = self.asked.as_ref().map_or(0, |(_, request_id)| *request_id);
+            reply.encode(request_id)
+        };
+        let message: Message = match part {
+            Part::Granted => answer(None),
+            Part::Denied(reason) => {
+                answer(Some(SatSubsError { message: (*reason).into(), ..Default::default() }))
+            }
+            Part::Begin(lsn) => {
+                SatSubsDataBegin { subscription_id: id, lsn: Bytes::from_static(lsn) }.into()
+            }
+            Part::Shape => {
+                let first = asked.shape_requests.first().ok_or_else(nothing)?;
+                let request_id = first.request_id.clone();
+                SatShapeDataBegin { request_id, uuid: uuid::Uuid::new_v4().to_string() }.into()
+            }
+            Part::Failed(reason) => SatSubsDataError {
+                subscription_id: id,
+                message: (*reason).into(),
+                ..Default::default()
+            }
+            .into(),
+            Part::Gone(lsn) => {
+                SatUnsubsDataBegin { subscription_ids: vec![id], lsn: Bytes::from_static(lsn) }
+                    .into()
+            }
+        };
+        Ok(message.encode())
     }
 
     async fn token(&mut self, spec: &TokenSpec) -> Result<String, Stop> {
@@ -435,18 +548,14 @@ impl<'a> Play<'a> {
                     "expected {expected}; nothing came within {within:?}"
                 )));
             };
-            if expected.is_met_by(&incoming) {
-                if let Incoming::Message(Message::Request(SatRpcRequest {
-                    method,
-                    request_id,
-                    ..
-                })) = &incoming
-                {
-                    self.asked = Some((method.clone(), *request_id));
+            if expected.is_met_by(&incoming) && self.is_like(expected.like, &incoming) {
+                if let Incoming::Message(Message::Request(envelope)) = &incoming {
+                    self.called(envelope);
                 }
-                if let Incoming::Ping(payload) = incoming {
-                    self.pong(&payload).await?;
+                if let Incoming::Ping(payload) = &incoming {
+                    self.pong(payload).await?;
                 }
+                self.met = Some(incoming);
                 return Ok(());
             }
             if !self.is_incidental(&incoming).await? {
@@ -472,6 +581,50 @@ impl<'a> Play<'a> {
                         "expected {expected}; there came {incoming}"
                     )));
                 }
+            }
+        }
+    }
+
+    async fn expect_all(&mut self, expected: &[Expectation]) -> Result<(), Stop> {
+        let mut missing: Vec<Expectation> = expected.to_vec();
+        while let [first, others @ ..] = &missing[..] {
+            let any = others.iter().cloned().fold(first.clone(), Expectation::or);
+            self.expect(&any, None).await?;
+            let Some(last) = self.met.take() else { return Ok(()) };
+            let found = missing.iter().position(|expected| expected.is_met_by(&last));
+            found.map(|nth| missing.remove(nth));
+        }
+        Ok(())
+    }
+
+    /// The peer has called, as was expected.
+    fn called(&mut self, envelope: &SatRpcRequest) {
+        let SatRpcRequest { method, request_id, .. } = envelope;
+        self.asked = Some((method.clone(), *request_id));
+        self.calls.push((self.current, *request_id));
+        if let Ok(Request::Subscribe(request)) = Request::decode(envelope.clone()) {
+            self.subscription = Some(request);
+        }
+    }
+
+    /// Whether a call compares so with what was before.
+    fn is_like(&self, like: Option<Like>, incoming: &Incoming) -> bool {
+        let Some(like) = like else { return true };
+        let Incoming::Message(Message::Request(envelope)) = incoming else { return false };
+        let request = Request::decode(envelope.clone());
+        match like {
+            Like::Invitation => matches!(request, Ok(Request::Authenticate(request))
+                if request.id == self.client_id
+                    && self.told.as_ref().is_none_or(|token| token.expose() == request.token)),
+            Like::OtherNumbers => !self.calls.contains(&(self.current, envelope.request_id)),
+            Like::Subscription => {
+                let Some(asked) = &self.subscription else { return false };
+                let named = match &request {
+                    Ok(Request::Unsubscribe(request)) => &request.subscription_ids,
+                    Ok(Request::StartReplication(request)) => &request.subscription_ids,
+                    _ => return false,
+                };
+                named.contains(&asked.subscription_id)
             }
         }
     }
@@ -565,10 +718,24 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    async fn silence(&mut self, time: Duration) -> Result<(), Stop> {
+    /// Nothing comes but what is incidental, and not this.
+    async fn silence(
+        &mut self,
+        time: Duration,
+        unwanted: Option<&Expectation>,
+    ) -> Result<(), Stop> {
         let deadline = Instant::now() + time;
         loop {
             let Some(incoming) = self.receive_until(deadline).await? else { return Ok(()) };
+            if let Some(unwanted) = unwanted {
+                if unwanted.is_met_by(&incoming) {
+                    return Err(Stop::Failed(format!("expected no {unwanted}; it came")));
+                }
+                if !matches!(incoming, Incoming::Close(_) | Incoming::End) {
+                    self.is_incidental(&incoming).await?;
+                    continue;
+                }
+            }
             if !self.is_incidental(&incoming).await? {
                 return Err(Stop::Failed(format!(
                     "expected nothing for {time:?}; there came {incoming}"
@@ -665,7 +832,9 @@ impl<'a> Play<'a> {
     /// After the close frames the server ends the connection, as RFC 6455 §7.1.1 wants it.
     async fn ends_after_close(&mut self, code: Option<u16>, within: Duration) -> Result<(), Stop> {
         let payload = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
-        self.send_now("the close frame in return", &payload, octets::CLOSE).await?;
+        if !self.wire()?.has_closed {
+            self.send_now("the close frame in return", &payload, octets::CLOSE).await?;
+        }
         if !self.stage.is_client() {
             self.replace_by_nothing();
             return Ok(());
@@ -710,6 +879,50 @@ impl<'a> Play<'a> {
             Err(_) | Ok(Err(_)) => Ok(()),
             Ok(Ok(_)) => Err(Stop::Failed("the client connects again, which it must not".into())),
         }
+    }
+
+    async fn repeatedly(
+        &mut self,
+        steps: &[Step],
+        time: Duration,
+        count: &RangeInclusive<usize>,
+    ) -> Result<(), Stop> {
+        let deadline = Instant::now() + time;
+        let mut seen = 0;
+        // It ends with the time, or with the client.
+        loop {
+            let stream = match self.waiting.take() {
+                Some(stream) => stream,
+                None => match timeout_at(deadline, self.stage.connect()).await {
+                    Ok(Ok(stream)) => stream,
+                    _ => break,
+                },
+            };
+            seen += 1;
+            if seen > *count.end() {
+                return Err(Stop::Failed(format!(
+                    "at most {} connections may come within {time:?}; more have come",
+                    count.end()
+                )));
+            }
+            self.waiting = Some(stream);
+            let played = async {
+                for step in steps {
+                    Box::pin(self.step(step)).await?;
+                }
+                Ok(())
+            };
+            if let Ok(Err(stop)) = timeout_at(deadline, played).await {
+                return Err(stop);
+            }
+        }
+        if seen < *count.start() {
+            return Err(Stop::Failed(format!(
+                "at least {} connections must come within {time:?}; there came {seen}",
+                count.start()
+            )));
+        }
+        Ok(())
     }
 
     async fn exits(&mut self, within: Duration) -> Result<(), Stop> {

@@ -3,7 +3,7 @@
 //! A script is a list of [`Step`]s. The functions here make them, so that a case reads from top to
 //! bottom: `open()`, `send(authenticate(1))`, `expect(welcome(1))`, `ends(closed(1007))`.
 
-use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
@@ -20,7 +20,10 @@ use crate::{
     },
 };
 
-use super::{octets, token::TokenSpec};
+use super::{
+    octets::{self, Http},
+    token::TokenSpec,
+};
 
 /// One line of a script.
 #[derive(Clone, Debug)]
@@ -45,10 +48,14 @@ pub enum Step {
     Next(Expectation),
     /// As `Expect`, but if it does not come the case does not apply, for this reason.
     Given(Expectation, &'static str),
+    /// All of these come, in any order, each in the time of the run.
+    ExpectAll(Vec<Expectation>),
     /// Nothing but what is incidental arrives for so long, and the connection stays.
     Silence(Duration),
     /// Whatever comes is taken, until the connection ends or for so long; nothing is judged.
     Whatever(Duration),
+    /// This does not arrive for so long, whatever else does.
+    Absent(Expectation, Duration),
     /// Passes the time, and reads nothing.
     Wait(Duration),
     /// Drops the connection without a close.
@@ -63,6 +70,13 @@ pub enum Step {
     NoConnection(Duration),
     /// Against a client: it gives up and exits of its own accord, as a failure, within so long.
     Exits(Duration),
+    /// Against a client: for so long, each of its next connections goes by these steps, the first
+    /// of which lets it in or not; and so many must come.
+    Repeatedly(Vec<Step>, Duration, RangeInclusive<usize>),
+    /// Against a client: it is asked to end, a process by SIGTERM.
+    Terminate,
+    /// Against a client: it exits as a success within so long.
+    Leaves(Duration),
     /// From here on pings are not answered.
     LeavePingsUnanswered,
 }
@@ -87,6 +101,11 @@ impl fmt::Display for Step {
             Step::Given(expected, reason) => {
                 write!(f, "if {expected} comes, go on (otherwise: {reason})")
             }
+            Step::ExpectAll(expected) => {
+                let all: Vec<String> = expected.iter().map(Expectation::to_string).collect();
+                write!(f, "expect, in any order: {}", all.join("; "))
+            }
+            Step::Absent(expected, time) => write!(f, "expect no {expected} for {time:?}"),
             Step::Silence(time) => write!(f, "expect that nothing comes for {time:?}"),
             Step::Whatever(time) => {
                 write!(f, "take whatever comes for {time:?}, or until the connection ends")
@@ -98,6 +117,13 @@ impl fmt::Display for Step {
             Step::Alive => f.write_str("another client must be able to authenticate"),
             Step::NoConnection(time) => write!(f, "no further connection may come for {time:?}"),
             Step::Exits(within) => write!(f, "the client must give up within {within:?}"),
+            Step::Repeatedly(steps, time, count) => {
+                let steps: Vec<String> = steps.iter().map(Step::to_string).collect();
+                let (fewest, most) = (count.start(), count.end());
+                write!(f, "for {time:?}, from {fewest} to {most} times: {}", steps.join("; "))
+            }
+            Step::Terminate => f.write_str("ask the client to end"),
+            Step::Leaves(within) => write!(f, "the client must end well within {within:?}"),
             Step::LeavePingsUnanswered => f.write_str("leave pings unanswered from here on"),
         }
     }
@@ -346,6 +372,10 @@ pub enum Acceptance {
     Refusal(&'static str, &'static str),
     /// Not at all.
     Silence,
+    /// As it wants, if its request is such.
+    Such(Requested),
+    /// By this text, in which `{accept}` and `{protocol}` stand for what the client wants.
+    Text(&'static str),
 }
 
 impl fmt::Display for Acceptance {
@@ -356,13 +386,65 @@ impl fmt::Display for Acceptance {
             Acceptance::Protocol(Some(protocol)) => write!(f, ", and {protocol:?} is agreed to"),
             Acceptance::Refusal(head, body) => write!(f, ", and is answered {head:?} {body:?}"),
             Acceptance::Silence => f.write_str(", and has no answer"),
+            Acceptance::Such(requested) => write!(f, " with {}, and is let in", requested.words),
+            Acceptance::Text(text) => write!(f, ", and is answered {text:?}"),
         }
+    }
+}
+
+/// How the upgrade request of a client must be, beyond being in order.
+#[derive(Clone)]
+pub struct Requested {
+    words: &'static str,
+    test: fn(&Http, &[Http]) -> bool,
+}
+
+impl Requested {
+    /// Whether this request is such, after those of the connections before.
+    pub(super) fn is_met_by(&self, request: &Http, before: &[Http]) -> bool {
+        (self.test)(request, before)
+    }
+}
+
+impl fmt::Display for Requested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words)
+    }
+}
+
+impl fmt::Debug for Requested {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.words)
     }
 }
 
 /// The client connects, its upgrade request is in order, and it is let in.
 pub fn accept() -> Step {
     Step::Accept(Acceptance::Welcome)
+}
+
+/// The same, and its request passes this test, which has the requests of the connections before.
+pub(super) fn accept_such(words: &'static str, test: fn(&Http, &[Http]) -> bool) -> Step {
+    Step::Accept(Acceptance::Such(Requested { words, test }))
+}
+
+/// The client connects, and is answered with this status line and headers, and this body.
+pub fn turn_away(head: &'static str, body: &'static str) -> Step {
+    Step::Accept(Acceptance::Refusal(head, body))
+}
+
+/// The client connects, and is answered with this text; see [`Acceptance::Text`].
+pub fn answer_upgrade(text: &'static str) -> Step {
+    Step::Accept(Acceptance::Text(text))
+}
+
+/// For so long, each connection of the client goes by these steps, and so many must come.
+pub fn repeatedly(
+    time: Duration,
+    count: RangeInclusive<usize>,
+    steps: impl IntoIterator<Item = Step>,
+) -> Step {
+    Step::Repeatedly(steps.into_iter().collect(), time, count)
 }
 
 // ---- Sending ----
@@ -392,6 +474,38 @@ pub(super) enum Payload {
     },
     /// The answer to the call of the peer that was expected last; with another number if so.
     Answer { result: Option<Outcome>, method: Option<&'static str>, off_by: u32 },
+    /// What belongs to the subscription that the peer has asked for last.
+    Delivery(Part),
+}
+
+/// What a server sends about the subscription that its client has asked for last.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// The answer to `subscribe`: there will be data.
+    Granted,
+    /// The answer to `subscribe`: there will be none, for this reason.
+    Denied(&'static str),
+    /// SatSubsDataBegin at this position.
+    Begin(&'static [u8]),
+    /// SatShapeDataBegin of the first shape that was asked for.
+    Shape,
+    /// SatSubsDataError for this reason.
+    Failed(&'static str),
+    /// SatUnsubsDataBegin at this position.
+    Gone(&'static [u8]),
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Part::Granted => f.write_str("the positive answer to subscribe"),
+            Part::Denied(reason) => write!(f, "SatSubsResp with the error {reason:?}"),
+            Part::Begin(lsn) => write!(f, "SatSubsDataBegin at {}", hex(lsn)),
+            Part::Shape => f.write_str("SatShapeDataBegin"),
+            Part::Failed(reason) => write!(f, "SatSubsDataError {reason:?}"),
+            Part::Gone(lsn) => write!(f, "SatUnsubsDataBegin at {}", hex(lsn)),
+        }
+    }
 }
 
 /// Which client id is presented.
@@ -639,6 +753,23 @@ pub fn refuse(code: ErrorCode) -> Sending {
     answering(words, Some(Outcome::Error(SatErrorResp::of(code))))
 }
 
+/// The same with an error type of this number.
+pub fn refuse_with(error_type: i32) -> Sending {
+    let error = SatErrorResp { error_type, ..Default::default() };
+    answering(format!("a refusal of error type {error_type}"), Some(Outcome::Error(error)))
+}
+
+/// The positive answer to the peer's call that was expected last, with this body.
+pub fn answer_of(body: &'static [u8]) -> Sending {
+    let words = format!("an answer with the body {}", hex(body));
+    answering(words, Some(Outcome::Message(Bytes::from_static(body))))
+}
+
+/// What belongs to the subscription that the peer has asked for last.
+pub fn deliver(part: Part) -> Sending {
+    Sending::new(part.to_string(), Payload::Delivery(part), Framing::One(octets::BINARY))
+}
+
 /// A response to the peer's call that was expected last that holds neither answer nor error.
 pub fn empty_response() -> Sending {
     answering("a response without a result".into(), None)
@@ -829,6 +960,18 @@ pub(super) fn hex_of(beginning: &[u8], length: usize) -> String {
 pub struct Expectation {
     words: String,
     test: Arc<dyn Fn(&Incoming) -> bool + Send + Sync>,
+    pub(super) like: Option<Like>,
+}
+
+/// What a message is compared with beside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Like {
+    /// The client id and the token that the client was told.
+    Invitation,
+    /// The numbers of the calls on this connection, which a new call does not repeat.
+    OtherNumbers,
+    /// The id of the subscription that was asked for last.
+    Subscription,
 }
 
 impl Expectation {
@@ -865,12 +1008,17 @@ pub fn expect(expectation: Expectation) -> Step {
     Step::Expect(expectation, None)
 }
 
+/// All of these must come, in any order.
+pub fn expect_all(expected: impl IntoIterator<Item = Expectation>) -> Step {
+    Step::ExpectAll(expected.into_iter().collect())
+}
+
 /// Anything that passes this test, in words.
 pub fn such(
     words: impl Into<String>,
     test: impl Fn(&Incoming) -> bool + Send + Sync + 'static,
 ) -> Expectation {
-    Expectation { words: words.into(), test: Arc::new(test) }
+    Expectation { words: words.into(), test: Arc::new(test), like: None }
 }
 
 /// A message that passes this test.
@@ -970,6 +1118,31 @@ pub fn called_such(
     })
 }
 
+/// A call of `authenticate` with the client id and the token that the client was told.
+pub fn authenticates() -> Expectation {
+    let words = "authenticate with the client id and the token that the client was told";
+    Expectation {
+        like: Some(Like::Invitation),
+        ..called_such(words, Method::Authenticate, |_| true)
+    }
+}
+
+/// A call of the peer whose number no other call on the connection has had.
+pub fn called_anew(method: Method) -> Expectation {
+    let words = format!("a call of {method} with a request id of its own");
+    Expectation { like: Some(Like::OtherNumbers), ..called_such(words, method, |_| true) }
+}
+
+/// A call of the peer that passes this test, and names the subscription that it has asked for
+/// last.
+pub fn called_about(
+    words: impl Into<String>,
+    method: Method,
+    test: impl Fn(&Request) -> bool + Send + Sync + 'static,
+) -> Expectation {
+    Expectation { like: Some(Like::Subscription), ..called_such(words, method, test) }
+}
+
 /// A pong with this payload.
 pub fn ponged(payload: &'static [u8]) -> Expectation {
     such(
@@ -1063,6 +1236,12 @@ pub fn closed(code: u16) -> Ending {
 /// It is closed with one of these codes.
 pub fn closed_with(codes: impl IntoIterator<Item = u16>) -> Ending {
     let codes = codes.into_iter().map(Some).collect();
+    Ending { kind: EndKind::Closed(codes, None), within: None }
+}
+
+/// It is closed with one of these codes, or without a code.
+pub fn closed_with_or_without(codes: impl IntoIterator<Item = u16>) -> Ending {
+    let codes = codes.into_iter().map(Some).chain([None]).collect();
     Ending { kind: EndKind::Closed(codes, None), within: None }
 }
 

@@ -159,6 +159,8 @@ pub(super) struct Wire {
     /// What has arrived while the script was elsewhere.
     waiting: VecDeque<Incoming>,
     pub(super) pongs: bool,
+    /// A close frame was sent.
+    pub(super) has_closed: bool,
     pub(super) version: Option<crate::wire::Version>,
 }
 
@@ -184,6 +186,7 @@ impl Wire {
             stuck: false,
             waiting: VecDeque::new(),
             pongs: true,
+            has_closed: false,
             version: None,
         }
     }
@@ -230,6 +233,7 @@ impl Wire {
             let shown = record.shown(payload);
             record.note(self.nth, "suite", words, shown);
         }
+        self.has_closed |= matches!(framing, Framing::One(octets::CLOSE));
         let mask = self.is_client;
         let bytes = match framing {
             Framing::Raw => payload.to_vec(),

@@ -56,7 +56,7 @@ async fn meets<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let world = World::new(&["good user"]);
+    let world = World::new(&["good user", "good fresh"]);
     world.scene(scene);
     let client = Arc::new(world.builder().server_id("server-1").build());
     client.connect();
@@ -128,7 +128,7 @@ fn says(message: Message) -> impl FnOnce(DuplexStream) -> BoxFuture<'static, ()>
 }
 
 /// Closes the WebSocket, and takes the answer.
-async fn closes(raw: &mut Raw<DuplexStream>, close: &Close) {
+pub(crate) async fn closes(raw: &mut Raw<DuplexStream>, close: &Close) {
     let code = CloseCode::from(close.code);
     let reason = close.reason.as_ref().into();
     raw.socket.close(Some(CloseFrame { code, reason })).await.unwrap();

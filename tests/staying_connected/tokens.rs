@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep};
 use crate::{
     common::error,
     peers::{NOW, server as jwt_server, token_with, wall_clock},
+    table::closes,
     world::{World, connected, given_up, lets_in, waiting},
 };
 
@@ -91,6 +92,36 @@ async fn a_rejected_token_is_replaced_once() {
     client.connect();
     client.connection().await.unwrap();
     assert_eq!(world.asked()[4..], [Connect]);
+}
+
+/// Whoever has but one token has none when that is refused.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_was_refused_is_not_presented_again() {
+    let world = World::new(&["bad"]);
+    let client = world.builder().build();
+    client.connect();
+    let failure = given_up(&client).await;
+    assert!(matches!(&*failure, Failure::Connect(_)), "{failure}");
+    assert_eq!(world.asked(), [Connect, Rejected]);
+    assert_eq!(world.dials().len(), 1);
+    // It may be good by now, for whoever says so.
+    client.connect();
+    given_up(&client).await;
+    assert_eq!(world.dials().len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_has_expired_on_a_live_connection_is_not_presented_again() {
+    let world = World::new(&["good user"]);
+    world.scene(|stream| async {
+        let mut raw = lets_in(stream).await;
+        closes(&mut raw, &Close::EXPIRED).await;
+    });
+    let client = world.builder().build();
+    client.connect();
+    let failure = given_up(&client).await;
+    assert!(matches!(&*failure, Failure::Ended(_)), "{failure}");
+    assert_eq!((world.asked(), world.dials().len()), (vec![Connect, Rejected], 1));
 }
 
 /// As long as there is no other, the rejected token is the last that there was.

@@ -1,6 +1,6 @@
 //! Which cases are run, and how.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, time::Duration};
 
 use clap::{Args, ValueEnum, builder::PossibleValuesParser, value_parser};
 use electric_satellite::conformance::{Case, Level, Need, Profile};
@@ -110,7 +110,7 @@ pub(super) struct RunArgs {
     /// Run every case so many times; it is flaky if the runs differ.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = value_parser!(u16).range(1..))]
     repeat: u16,
-    /// A file with the ids of cases that are known to fail, one a line; # begins a comment. They
+    /// A file with the ids of cases that are known to fail, one a line, and behind a # why. They
     /// are run, and count only when they pass.
     #[arg(long, value_name = "FILE")]
     known: Option<PathBuf>,
@@ -136,20 +136,23 @@ impl RunArgs {
         Duration::from_secs(self.deadline.into())
     }
 
-    /// The ids in the file of known failures, which must be of `cases`.
-    pub(super) fn known(&self, cases: &[Case]) -> Result<Vec<&'static str>, Usage> {
-        let Some(file) = &self.known else { return Ok(vec![]) };
+    /// The known failures in their file, which must be of `cases`.
+    pub(super) fn known(&self, cases: &[Case]) -> Result<Known, Usage> {
+        let Some(file) = &self.known else { return Ok(Known::new()) };
         let shown = file.display();
         let text = fs::read_to_string(file).map_err(|error| format!("{shown}: {error}"))?;
         let lines = text.lines().enumerate().map(|(nth, line)| {
-            let id = line.split('#').next().unwrap_or_default().trim();
-            (nth + 1, id)
+            let (id, why) = line.split_once('#').unwrap_or((line, ""));
+            (nth + 1, id.trim(), why.trim().to_owned())
         });
-        let known = lines.filter(|(_, id)| !id.is_empty()).map(|(nth, id)| {
+        let known = lines.filter(|(_, id, _)| !id.is_empty()).map(|(nth, id, why)| {
             let case = find(cases, id);
-            case.map(|case| case.id)
+            case.map(|case| (case.id, why))
                 .map_err(|Usage(reason)| Usage(format!("{shown}:{nth}: {reason}")))
         });
         known.collect()
     }
 }
+
+/// Known failures by their ids, and why they fail.
+pub(super) type Known = BTreeMap<&'static str, String>;

@@ -56,7 +56,7 @@ impl ServerArgs {
             return carry_out(&self.selection, &self.output, cases, nobody);
         }
         let known = self.run.known(&cases)?;
-        let server = self.server()?.with_known_failures(known);
+        let server = self.server()?.with_known_failures(known.into_keys());
         carry_out(&self.selection, &self.output, cases, async |cases, mut progress| {
             server.run(cases, |outcome| progress.done(outcome)).await
         })

@@ -3,7 +3,7 @@
 use electric_satellite::{
     conformance::{Case, Outcome},
     wire::{
-        Message, Request,
+        Message, Request, Version,
         proto::{SatAuthReq, SatRpcRequest},
     },
 };
@@ -16,7 +16,7 @@ use super::{
 
 /// Runs a case against a client that is tampered with.
 pub(super) fn run(case: &Case, tamper: Tampering) -> Outcome {
-    run_through(case, move |server| {
+    run_through(case, Version::V0_12, move |server| {
         let (near, far) = tokio::io::duplex(64 * 1024);
         tokio::spawn(between(server, far, tamper()));
         near

@@ -17,7 +17,7 @@ const databases = {
   pglite: { make: () => new PGlite(), electrify: electrifyPglite, name: () => 'memory' },
 }
 
-export async function open({ url, token, withItems, database, debug }) {
+export async function open({ url, token, clientId, withItems, database, debug }) {
   const wire = []
   const states = []
   const { make, electrify, name } = databases[database]
@@ -37,7 +37,7 @@ export async function open({ url, token, withItems, database, debug }) {
   })
   // PGlite's driver would take the browser's WebSocket, which Node 20 lacks.
   const options = { notifier, socketFactory: watched(WebSocketNode, wire) }
-  const electric = await electrify(conn, schema, { url, debug }, options)
+  const electric = await electrify(conn, schema, { url, auth: { clientId }, debug }, options)
 
   return {
     wire,
@@ -47,6 +47,11 @@ export async function open({ url, token, withItems, database, debug }) {
     connect: () => electric.connect(token),
     disconnect: () => electric.disconnect(),
     sync: async (table) => (await electric.db[table].sync()).synced,
+    unsubscribe: async (table) => {
+      const shape = await electric.db[table].sync()
+      await shape.synced
+      await electric.sync.unsubscribe([shape.key])
+    },
     // `close()` alone would leave `isConnected` as it was.
     stop: () => {
       electric.disconnect()

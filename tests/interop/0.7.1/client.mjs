@@ -13,7 +13,7 @@ import { watched } from '../sockets.mjs'
 // Not in the package's list of exports, hence by its path.
 import { WebSocketNode } from './node_modules/electric-sql/dist/sockets/node.js'
 
-export async function open({ url, token, withItems, debug }) {
+export async function open({ url, token, clientId, withItems, debug }) {
   const wire = []
   const states = []
   const conn = new Database(':memory:')
@@ -28,7 +28,7 @@ export async function open({ url, token, withItems, debug }) {
       if (connectivityState === 'connected') resolve()
     })
   })
-  const config = { url, auth: { token }, debug }
+  const config = { url, auth: { token, clientId }, debug }
   const electric = await electrify(conn, schema, config, { notifier, socketFactory: watched(WebSocketNode, wire) })
 
   return {
