@@ -4,7 +4,7 @@ use electric_satellite::{
     conformance::{Case, Outcome},
     wire::{
         Message, Request, Version,
-        proto::{SatAuthReq, SatRpcRequest},
+        proto::{SatAuthReq, SatRpcRequest, SatRpcResponse, sat_rpc_response::Result as Answer},
     },
 };
 
@@ -69,6 +69,21 @@ impl Tamper for Calls {
     }
 }
 
+/// Alters the client's answers.
+struct Answers(fn(SatRpcResponse) -> Vec<SatRpcResponse>);
+
+impl Tamper for Answers {
+    fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
+        match frame.message() {
+            Some(Message::Response(response)) => (self.0)(response)
+                .into_iter()
+                .map(|response| Pass::On(frame.with(&response.into())))
+                .collect(),
+            _ => vec![Pass::On(frame)],
+        }
+    }
+}
+
 fn presenting(request: SatRpcRequest, change: fn(SatAuthReq) -> SatAuthReq) -> SatRpcRequest {
     let request_id = request.request_id;
     let changed = match Request::decode(request.clone()) {
@@ -110,4 +125,40 @@ mutants! {
         vec![request.clone(), request]
     });
     "does not answer pings" caught by ["SAT-C-START-001"] = Frames(10, |_| vec![]);
+    "answers a call with another number" caught by ["SAT-C-START-011", "SAT-C-START-019"] =
+        Answers(|response| {
+            vec![SatRpcResponse { request_id: response.request_id.wrapping_add(1), ..response }]
+        });
+    "does not answer calls" caught by ["SAT-C-START-011", "SAT-C-START-014"] = Answers(|_| vec![]);
+    "leaves the result of its answers out" caught by ["SAT-C-START-011"] =
+        Answers(|response| vec![SatRpcResponse { result: None, ..response }]);
+    "takes any method for its own" caught by ["SAT-C-START-016"] = Answers(|response| {
+        match response.result {
+            Some(Answer::Error(_)) => {
+                let result = Some(Answer::Message(Default::default()));
+                vec![SatRpcResponse { result, ..response }]
+            }
+            _ => vec![response],
+        }
+    });
+    "is another client on every connection" caught by ["SAT-C-AUTH-003"] = Calls(|request| {
+        vec![presenting(request, |auth| {
+            SatAuthReq { id: uuid::Uuid::new_v4().to_string(), ..auth }
+        })]
+    });
+    "presents another token than its own" caught by ["SAT-C-AUTH-002"] = Calls(|request| {
+        vec![presenting(request, |auth| SatAuthReq { token: "a.b.c".into(), ..auth })]
+    });
+    "offers a version with a leading zero" caught by ["SAT-C-UPG-002"] =
+        Upgrade(|head| head.replace("electric.0.12", "electric.0.012"));
+    "uses the same key for every connection" caught by ["SAT-C-UPG-005"] = Upgrade(|head| {
+        let key = |line: &str| match line.to_ascii_lowercase().starts_with("sec-websocket-key") {
+            true => "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==".to_owned(),
+            false => line.to_owned(),
+        };
+        head.split("\r\n").map(key).collect::<Vec<_>>().join("\r\n")
+    });
+    "answers pings with another payload" caught by ["SAT-C-FRM-004"] = Frames(10, |frame| {
+        vec![Pass::On(Frame { payload: b"other".to_vec(), ..frame })]
+    });
 }
