@@ -166,6 +166,7 @@ impl<'a> Play<'a> {
                 Ok(())
             }
             Step::Send(sending) => self.send(sending).await,
+            Step::SendTogether(sendings) => self.send_together(sendings).await,
             Step::Expect(expected, within) => self.expect(expected, *within).await,
             Step::Given(expected, reason) => match self.expect(expected, None).await {
                 Err(Stop::Failed(_)) => Err(Stop::Skipped((*reason).to_owned())),
@@ -402,6 +403,18 @@ impl<'a> Play<'a> {
             .ok_or(Stop::Failed("there is no connection".into()))?;
         for _ in 0..sending.times {
             wire.send(&mut self.record, &words, &payload, &sending.framing, patience).await;
+        }
+        Ok(())
+    }
+
+    async fn send_together(&mut self, sendings: &[Sending]) -> Result<(), Stop> {
+        self.wire()?.held_back = Some(vec![]);
+        for sending in sendings {
+            self.send(sending).await?;
+        }
+        let (nth, patience) = (self.current, self.patience);
+        if let Some(wire) = self.wires.get_mut(nth) {
+            wire.let_go(&mut self.record, patience).await;
         }
         Ok(())
     }

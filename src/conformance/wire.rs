@@ -99,6 +99,8 @@ pub(super) struct Wire {
     fragments: Option<(u8, BytesMut)>,
     ended: bool,
     pub(super) pongs: bool,
+    /// What is to be sent, while it is held back to be sent at once.
+    pub(super) held_back: Option<Vec<u8>>,
     /// A close frame was sent.
     pub(super) has_closed: bool,
     pub(super) version: Option<crate::wire::Version>,
@@ -117,6 +119,7 @@ impl Wire {
             fragments: None,
             ended: false,
             pongs: true,
+            held_back: None,
             has_closed: false,
             version: None,
         }
@@ -131,6 +134,10 @@ impl Wire {
 
     /// Sends bytes. That the peer is gone shows when reading.
     async fn write(&mut self, record: &mut Record, bytes: &[u8], within: Duration) {
+        if let Some(held_back) = &mut self.held_back {
+            held_back.extend_from_slice(bytes);
+            return;
+        }
         let stream = &mut self.stream;
         let written = async {
             stream.write_all(bytes).await?;
@@ -173,6 +180,13 @@ impl Wire {
             }
         };
         self.write(record, &bytes, within).await;
+    }
+
+    /// Sends what was held back.
+    pub(super) async fn let_go(&mut self, record: &mut Record, within: Duration) {
+        if let Some(bytes) = self.held_back.take() {
+            self.write(record, &bytes, within).await;
+        }
     }
 
     pub(super) async fn half_close(&mut self) {
