@@ -185,6 +185,7 @@ impl<'a> Play<'a> {
                 Ok(())
             }
             Step::Send(sending) => self.send(sending).await,
+            Step::SendTogether(sendings) => self.send_together(sendings).await,
             Step::Expect(expected, within) => self.expect(expected, *within).await,
             Step::Next(expected) => self.next_is(expected).await,
             Step::Given(expected, reason) => match self.expect(expected, None).await {
@@ -460,6 +461,18 @@ impl<'a> Play<'a> {
             // What is sent many times stands in the record once.
             let words = if nth == 0 { words.as_str() } else { "" };
             wire.send(&mut self.record, words, &payload, &sending.framing, patience).await;
+        }
+        Ok(())
+    }
+
+    async fn send_together(&mut self, sendings: &[Sending]) -> Result<(), Stop> {
+        self.wire()?.held_back = Some(vec![]);
+        for sending in sendings {
+            self.send(sending).await?;
+        }
+        let (nth, patience) = (self.current, self.patience);
+        if let Some(wire) = self.wires.get_mut(nth) {
+            wire.let_go(&mut self.record, patience).await;
         }
         Ok(())
     }

@@ -42,6 +42,8 @@ pub enum Step {
     On(usize),
     /// Sends this.
     Send(Sending),
+    /// Sends all of these at once, so that they arrive together.
+    SendTogether(Vec<Sending>),
     /// The next message that is not incidental must be this one, within so long if it is said.
     Expect(Expectation, Option<Duration>),
     /// The next message must be this one, and none before it that is incidental otherwise.
@@ -93,6 +95,10 @@ impl fmt::Display for Step {
             Step::Accept(acceptance) => write!(f, "the client connects{acceptance}"),
             Step::On(nth) => write!(f, "go on with connection {nth}"),
             Step::Send(sending) => write!(f, "send {sending}"),
+            Step::SendTogether(sendings) => {
+                let all: Vec<String> = sendings.iter().map(Sending::to_string).collect();
+                write!(f, "send at once: {}", all.join("; "))
+            }
             Step::Expect(expected, None) => write!(f, "expect {expected}"),
             Step::Expect(expected, Some(within)) => {
                 write!(f, "expect {expected} within {within:?}")

@@ -159,6 +159,8 @@ pub(super) struct Wire {
     /// What has arrived while the script was elsewhere.
     waiting: VecDeque<Incoming>,
     pub(super) pongs: bool,
+    /// What is to be sent, while it is held back to be sent at once.
+    pub(super) held_back: Option<Vec<u8>>,
     /// A close frame was sent.
     pub(super) has_closed: bool,
     pub(super) version: Option<crate::wire::Version>,
@@ -186,6 +188,7 @@ impl Wire {
             stuck: false,
             waiting: VecDeque::new(),
             pongs: true,
+            held_back: None,
             has_closed: false,
             version: None,
         }
@@ -200,6 +203,10 @@ impl Wire {
     /// Sends bytes. That the peer is gone shows when reading.
     async fn write(&mut self, record: &mut Record, bytes: &[u8], within: Duration) {
         if self.stuck {
+            return;
+        }
+        if let Some(held_back) = &mut self.held_back {
+            held_back.extend_from_slice(bytes);
             return;
         }
         let stream = &mut self.stream;
@@ -252,6 +259,13 @@ impl Wire {
             }
         };
         self.write(record, &bytes, within).await;
+    }
+
+    /// Sends what was held back.
+    pub(super) async fn let_go(&mut self, record: &mut Record, within: Duration) {
+        if let Some(bytes) = self.held_back.take() {
+            self.write(record, &bytes, within).await;
+        }
     }
 
     pub(super) async fn half_close(&mut self) {

@@ -17,6 +17,11 @@ pub(super) fn cases() -> Vec<Case> {
         .collect()
 }
 
+/// The client has got on with its start, whatever it does then.
+fn settled() -> Vec<Step> {
+    then(in_replication(), [Step::Silence(secs(1))])
+}
+
 fn stays() -> [Step; 2] {
     [Step::Silence(secs(1)), ends(open_still())]
 }
@@ -93,13 +98,13 @@ fn bad_frames() -> Vec<Case> {
         must(id, rule)
             .from(source)
             .otherwise(otherwise)
-            .script(then(in_replication(), [send(sending), ends(gone()), accept()]))
+            .script(then(settled(), [send(sending), ends(gone()), accept()]))
     };
     let closes = |id, rule, source, otherwise, sending: Sending, code| {
         should(id, rule)
             .from(source)
             .otherwise(otherwise)
-            .script(then(in_replication(), [send(sending), ends(closed(code)), accept()]))
+            .script(then(settled(), [send(sending), ends(closed(code)), accept()]))
     };
     vec![
         fails(
@@ -221,7 +226,7 @@ fn bad_frames() -> Vec<Case> {
 fn errors() -> Vec<Case> {
     let told = |code: ErrorCode| {
         then(
-            in_replication(),
+            settled(),
             [send(message(SatErrorResp::of(code))), send(close(1007, "")), ends(gone())],
         )
     };
@@ -287,7 +292,7 @@ fn ends_of_the_server() -> Vec<Case> {
     let comes_back = |id, rule, code, reason, otherwise| {
         must(id, rule).from("H27; published clients (0.9.4–0.12)").otherwise(otherwise).script(
             then(
-                in_replication(),
+                settled(),
                 [
                     send(close(code, reason)),
                     ends(closed(code)),
@@ -338,7 +343,7 @@ fn ends_of_the_server() -> Vec<Case> {
             .from("H27; published clients (0.9.4–0.12)")
             .otherwise("It believes that it is connected, and does not sync any more.")
             .script(then(
-                in_replication(),
+                settled(),
                 [
                     send(frame("a close frame without a code", 0x88, &b""[..])),
                     ends(closed_with_or_without([1000])),
@@ -354,7 +359,7 @@ fn ends_of_the_server() -> Vec<Case> {
         .from("H26; published clients (0.9.4–0.12)")
         .otherwise("It asks in vain, and the application is not asked for another token.")
         .script(then(
-            in_replication(),
+            settled(),
             [send(close(4000, "JWT-expired")), ends(closed(4000)), Step::NoConnection(WATCHED)],
         )),
         must(
@@ -363,10 +368,7 @@ fn ends_of_the_server() -> Vec<Case> {
         )
         .from("gaps.md G43; published clients (0.9.4–0.12)")
         .otherwise("It believes that it is connected, and does not sync any more.")
-        .script(then(
-            in_replication(),
-            [Step::Cut, accept(), expect(called(Method::Authenticate))],
-        )),
+        .script(then(settled(), [Step::Cut, accept(), expect(called(Method::Authenticate))])),
         must(
             "SAT-C-END-009",
             "A client MUST close its direction when the server has ended its own without a close, \
@@ -375,7 +377,7 @@ fn ends_of_the_server() -> Vec<Case> {
         .from("RFC 6455 §7.1.1")
         .otherwise("Half a connection stays for ever.")
         .script(then(
-            in_replication(),
+            settled(),
             [Step::HalfClose, ends(gone()), accept(), expect(called(Method::Authenticate))],
         )),
         must(
@@ -405,7 +407,7 @@ fn ends_of_the_server() -> Vec<Case> {
         .otherwise("A connection that has died unseen is kept for hours.")
         .needs(Need::Time)
         .script(then(
-            in_replication(),
+            settled(),
             [Step::LeavePingsUnanswered, ends(gone().within(secs(90))), accept()],
         )),
     ]
@@ -421,9 +423,8 @@ fn ends_of_its_own() -> Vec<Case> {
         .from("H22; published clients (0.6–0.12)")
         .otherwise("The server keeps its place until the next ping fails.")
         .script(then(
-            in_replication(),
+            settled(),
             [
-                Step::Silence(ms(500)),
                 Step::Terminate,
                 ends(closed_with_or_without([1000, 1001])),
                 Step::NoConnection(secs(3)),

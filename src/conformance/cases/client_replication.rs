@@ -749,10 +749,12 @@ fn stream() -> Vec<Case> {
 
 fn broken_streams() -> Vec<Case> {
     let breaks = |id, rule, otherwise, steps: Vec<Step>| {
+        // Once the client has got on with its start.
+        let settled = then(in_replication(), [Step::Silence(secs(1))]);
         should(id, rule)
             .from("X23; README, the order of the stream")
             .otherwise(otherwise)
-            .script(then(then(in_replication(), steps), [ends(gone()), accept()]))
+            .script(then(then(settled, steps), [ends(gone()), accept()]))
     };
     vec![
         should(
