@@ -28,6 +28,11 @@ connect:
 interop:
     tests/interop/run
 
+# The published npm clients under the client cases of the conformance suite; writes docs/reports.
+clients:
+    tests/interop/conformance 0.7.1
+    tests/interop/conformance 0.12.1
+
 # Tokens of `satellite token` against PyJWT and jose, and the reverse.
 cross:
     tests/cross/run

@@ -45,7 +45,10 @@ pub struct Case {
     pub rule: &'static str,
     /// How much it is asked for.
     pub level: Level,
-    /// Where the rule comes from: a recorded conversation, a test of the original, a standard.
+    /// Where the rule comes from: a standard; a recorded conversation, by its name in
+    /// `tests/vectors`; what the original's own tests assert, by letter and number (H for the
+    /// handshake, S for starting, R for replication, SH for shapes, A for tokens, X for what its
+    /// code does and no test asserts); or what was reported against it (G, D).
     pub source: &'static str,
     /// The versions of the protocol that it holds for.
     pub versions: RangeInclusive<Version>,

@@ -368,7 +368,7 @@ impl<'a> Play<'a> {
                 .and_then(|http| http.header("retry-after")?.parse().ok());
             let Some(seconds) = later else { return Ok(http) };
             self.wires.pop();
-            sleep(Duration::from_secs(seconds.clamp(1, 10))).await;
+            self.pass(Duration::from_secs(seconds.clamp(1, 10))).await;
         }
         Err(Stop::Failed("the server has no room, again and again".into()))
     }
@@ -678,6 +678,26 @@ impl<'a> Play<'a> {
                 Ok(incoming) => return Ok(incoming),
                 // A client that waits on one connection lives on the others.
                 Err((nth, payload)) => self.pong_on(nth, &payload).await,
+            }
+        }
+    }
+
+    /// Lets the time pass, in which the connections that there are live on.
+    async fn pass(&mut self, time: Duration) {
+        let deadline = Instant::now() + time;
+        loop {
+            let (wires, record) = (&mut self.wires, &mut self.record);
+            let pinged = poll_fn(|cx| {
+                for (nth, wire) in wires.iter_mut().enumerate() {
+                    if let Poll::Ready(payload) = wire.poll_ping(cx, record) {
+                        return Poll::Ready((nth, payload));
+                    }
+                }
+                Poll::Pending
+            });
+            match timeout_at(deadline, pinged).await {
+                Ok((nth, payload)) => self.pong_on(nth, &payload).await,
+                Err(_) => return,
             }
         }
     }

@@ -232,13 +232,13 @@ fn errors() -> Vec<Case> {
     };
     let stays_away = |id, rule, code| {
         should(id, rule)
-            .from("gaps.md G42; published clients (0.7–0.12)")
+            .from("G42; published clients (0.7–0.12)")
             .otherwise("It asks in vain for ever, and nobody is told.")
             .script(then(told(code), [Step::NoConnection(WATCHED)]))
     };
     let not_again = |id, rule, code| {
         must(id, rule)
-            .from("gaps.md G01, G42; published clients (0.7–0.12)")
+            .from("G01, G42; published clients (0.7–0.12)")
             .otherwise("It spends its life, and the server's, on a token that is no good.")
             .script(then(told(code), [Step::NoConnection(WATCHED)]))
     };
@@ -247,7 +247,7 @@ fn errors() -> Vec<Case> {
             "SAT-C-FRM-023",
             "A client MUST NOT storm a server that sends it the error INTERNAL each time.",
         )
-        .from("gaps.md G42")
+        .from("G42")
         .otherwise("All clients together keep a server down that is in trouble.")
         .script([repeatedly(WATCHED, NO_STORM, told(ErrorCode::Internal))]),
         should(
@@ -366,7 +366,7 @@ fn ends_of_the_server() -> Vec<Case> {
             "SAT-C-END-008",
             "A client MUST come back when the connection is lost without a close.",
         )
-        .from("gaps.md G43; published clients (0.9.4–0.12)")
+        .from("G43; published clients (0.9.4–0.12)")
         .otherwise("It believes that it is connected, and does not sync any more.")
         .script(then(settled(), [Step::Cut, accept(), expect(called(Method::Authenticate))])),
         must(
@@ -403,7 +403,7 @@ fn ends_of_the_server() -> Vec<Case> {
             "A client SHOULD give a connection up within 90 s on which the server is silent and \
              answers no pings, and come back.",
         )
-        .from("gaps.md G40, G43")
+        .from("G40, G43")
         .otherwise("A connection that has died unseen is kept for hours.")
         .needs(Need::Time)
         .script(then(
@@ -445,7 +445,7 @@ fn ends_of_its_own() -> Vec<Case> {
             "A client MUST NOT connect any more when it was told to end while it waits for its \
              next attempt.",
         )
-        .from("gaps.md G31")
+        .from("G31")
         .otherwise("It comes back when its user has gone.")
         .script([
             repeatedly(secs(4), NO_STORM, [turn_away("HTTP/1.1 503 Service Unavailable", "later")]),

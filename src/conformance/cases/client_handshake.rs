@@ -97,7 +97,7 @@ fn upgrade_request() -> Vec<Case> {
             "SAT-C-UPG-003",
             "A client SHOULD offer one subprotocol only.",
         )
-        .from("gaps.md D21; published clients (0.6–0.12)")
+        .from("D21; published clients (0.6–0.12)")
         .otherwise("The original servers refuse lists.")
         .script([accept_such("one subprotocol", |request, _| protocols(request).len() == 1)]),
         must(
@@ -175,7 +175,7 @@ fn upgrade_request() -> Vec<Case> {
 
 fn refused_upgrades() -> Vec<Case> {
     let comes_back = |id, rule, head, otherwise| {
-        must(id, rule).from("gaps.md G42, G43, G46").otherwise(otherwise).script([repeatedly(
+        must(id, rule).from("G42, G43, G46").otherwise(otherwise).script([repeatedly(
             WATCHED,
             COMES_BACK,
             [turn_away(head, "not now")],
@@ -183,13 +183,13 @@ fn refused_upgrades() -> Vec<Case> {
     };
     let stays_away = |id, rule, head, body| {
         should(id, rule)
-            .from("gaps.md G51; README, Failure::advice")
+            .from("G51; README, Failure::advice")
             .otherwise("It asks in vain for ever, and nobody is told.")
             .script([turn_away(head, body), Step::NoConnection(WATCHED)])
     };
     let waits = |id, rule, head| {
         should(id, rule)
-            .from("gaps.md G46; RFC 9110 §10.2.3")
+            .from("G46; RFC 9110 §10.2.3")
             .otherwise("A server that is starting up is pressed by all of its clients.")
             .script([turn_away(head, "later"), Step::NoConnection(ms(3900)), accept()])
     };
@@ -274,7 +274,7 @@ fn refused_upgrades() -> Vec<Case> {
             "SAT-C-UPG-021",
             "A client MUST come back after pauses when the connection ends without an answer.",
         )
-        .from("gaps.md G43")
+        .from("G43")
         .otherwise("It is lost when the service behind a proxy is down.")
         .script([repeatedly(
             WATCHED,
@@ -572,18 +572,18 @@ fn refused_and_closed(code: ErrorCode) -> Vec<Step> {
 fn refusals() -> Vec<Case> {
     let not_again = |id, rule, code| {
         must(id, rule)
-            .from("gaps.md G01, G42; published clients (0.7–0.12)")
+            .from("G01, G42; published clients (0.7–0.12)")
             .otherwise("It spends its life, and the server's, on a token that is no good.")
             .script(then(refused_and_closed(code), [Step::NoConnection(WATCHED)]))
     };
     let stays_away = |id, rule, code| {
         should(id, rule)
-            .from("gaps.md G42; published clients (0.7–0.12)")
+            .from("G42; published clients (0.7–0.12)")
             .otherwise("It asks in vain for ever, and nobody is told.")
             .script(then(refused_and_closed(code), [Step::NoConnection(WATCHED)]))
     };
     let comes_back = |id, rule, code, otherwise| {
-        should(id, rule).from("gaps.md G40, G42").otherwise(otherwise).script([repeatedly(
+        should(id, rule).from("G40, G42").otherwise(otherwise).script([repeatedly(
             WATCHED,
             COMES_BACK,
             refused_and_closed(code),
@@ -630,7 +630,7 @@ fn refusals() -> Vec<Case> {
             "A client MUST NOT storm a server that refuses `authenticate` with \
              REPLICATION_FAILED: it pauses between attempts, or stays away.",
         )
-        .from("gaps.md G42")
+        .from("G42")
         .otherwise("All clients together keep a server down that is in trouble.")
         .script([repeatedly(
             WATCHED,

@@ -207,7 +207,7 @@ fn starts() -> Vec<Case> {
             "A client SHOULD close the connection when `startReplication` is not answered within \
              30 s, and come back.",
         )
-        .from("H25; gaps.md D13")
+        .from("H25; D13")
         .otherwise("It says that it is connected, and never syncs.")
         .script(then(asking(), [ends(gone().within(secs(30))), accept()])),
         must(
@@ -451,7 +451,7 @@ fn start_errors() -> Vec<Case> {
     };
     let no_storm = |id, rule, sending| {
         must(id, rule)
-            .from("gaps.md G42; published clients (0.6–0.12)")
+            .from("G42; published clients (0.6–0.12)")
             .otherwise("One client opens hundreds of connections in a second.")
             .script([repeatedly(
                 WATCHED,
@@ -461,7 +461,7 @@ fn start_errors() -> Vec<Case> {
     };
     let stays_away = |id, rule, sending| {
         should(id, rule)
-            .from("gaps.md G42; published clients (0.7–0.12)")
+            .from("G42; published clients (0.7–0.12)")
             .otherwise("It asks in vain for ever, and nobody is told.")
             .script(then(
                 asking(),
@@ -515,7 +515,7 @@ fn start_errors() -> Vec<Case> {
             "A client SHOULD come back after pauses when `startReplication` is refused with \
              INTERNAL.",
         )
-        .from("gaps.md G43; README, Failure::advice")
+        .from("G43; README, Failure::advice")
         .otherwise("A passing fault of the server ends its sync for good.")
         .script([repeatedly(
             WATCHED,
@@ -552,7 +552,7 @@ fn start_errors() -> Vec<Case> {
             "A client whose start is refused with AUTH_REQUIRED MUST NOT come back with the same \
              token.",
         )
-        .from("gaps.md G01, G42")
+        .from("G01, G42")
         .otherwise("It spends its life, and the server's, on a token that is no good.")
         .script(then(
             asking(),
@@ -608,7 +608,7 @@ fn stops() -> Vec<Case> {
             "SAT-C-STOP-004",
             "A client MUST NOT storm a server that refuses its `stopReplication`.",
         ))
-        .from("gaps.md G42")
+        .from("G42")
         .otherwise("All clients together keep a server down that is in trouble.")
         .script([repeatedly(
             WATCHED,
@@ -686,7 +686,7 @@ fn stream() -> Vec<Case> {
              window of the server is full.",
         )
         .since(Version::V0_10)
-        .from("gaps.md G50; published clients (0.10–0.12)")
+        .from("G50; published clients (0.10–0.12)")
         .otherwise("The server waits for ever, and the stream with it.")
         .script(then(
             with_window(5),
@@ -708,7 +708,7 @@ fn stream() -> Vec<Case> {
              and its position, when no other follows.",
         )
         .since(Version::V0_10)
-        .from("gaps.md G50")
+        .from("G50")
         .otherwise("The server keeps what nobody needs any more.")
         .script(then(
             with_window(5),
@@ -726,7 +726,7 @@ fn stream() -> Vec<Case> {
             "A client MUST NOT acknowledge a transaction whose commit has not come.",
         )
         .since(Version::V0_10)
-        .from("gaps.md G50")
+        .from("G50")
         .otherwise("The server forgets what the client has not got.")
         .script(then(
             with_window(5),
@@ -837,7 +837,7 @@ fn broken_streams() -> Vec<Case> {
             "SAT-C-STREAM-018",
             "A client MUST NOT storm a server whose stream is broken each time.",
         )
-        .from("gaps.md G42")
+        .from("G42")
         .otherwise("All clients together keep a server down that is in trouble.")
         .script([repeatedly(
             WATCHED,
@@ -889,7 +889,7 @@ fn writes() -> Vec<Case> {
             "A client MUST NOT send its writes before it has answered the server's \
              `startReplication`.",
         ))
-        .from("gaps.md D08; published clients (0.6–0.12)")
+        .from("D08; published clients (0.6–0.12)")
         .otherwise("The original servers drop them without a word.")
         .script(then(in_replication(), [Step::Silence(secs(3))])),
         case(must(

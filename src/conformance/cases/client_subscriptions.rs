@@ -113,7 +113,7 @@ fn subscribing() -> Vec<Case> {
             "SAT-C-SUB-003",
             "A client SHOULD NOT subscribe before its start is answered.",
         ))
-        .from("gaps.md G49; published clients (0.9.6–0.12)")
+        .from("G49; published clients (0.9.6–0.12)")
         .otherwise("The data can come before the stream that it belongs to.")
         .script(then(
             authenticated(),
@@ -135,7 +135,7 @@ fn subscribing() -> Vec<Case> {
             "SAT-C-SUB-005",
             "A client MUST take the rows of a shape in several messages, or none.",
         ))
-        .from("SH21; gaps.md G48")
+        .from("SH21; G48")
         .otherwise("It loses its connection over every larger table, and every empty one.")
         .script(then(
             promised(),

@@ -652,7 +652,7 @@ fn closes() -> Vec<Case> {
                 Step::Alive,
             ])),
         must("SAT-FRM-091", "A server MUST answer a close while replication is going on.")
-            .from("RFC 6455 §5.5.1; corrections.md 21")
+            .from("RFC 6455 §5.5.1; replication recordings, j_idle")
             .otherwise(frameless)
             .script(authenticated([
                 send(call(2, start())),

@@ -559,7 +559,7 @@ fn large_content() -> Vec<Case> {
             "SAT-HOST-079",
             "A server MUST go on after 100,000 subscriptions to be ended at once.",
         )
-        .from("semantics.md §9; authed_unsubscribe_unknown")
+        .from("authed_unsubscribe_unknown")
         .otherwise(DOWN_BY_CLIENT)
         .script(survives(authenticated([send(call_of(
             "unsubscribe",

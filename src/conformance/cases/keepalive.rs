@@ -126,7 +126,7 @@ fn after_authentication() -> Vec<Case> {
             "A server SHOULD close with 4408 `Client not responding to pings` when a client does \
              not answer its pings.",
         )
-        .from("X09; corrections.md 20; idle_preauth_no_pong shows the original")
+        .from("X09; j_idle; idle_preauth_no_pong shows the original")
         .otherwise(pile)
         .needs(Need::Time)
         .script(authenticated([
@@ -143,7 +143,7 @@ fn after_authentication() -> Vec<Case> {
             "SAT-LIVE-013",
             "A server MUST take any frame for a sign of life, not only the answer to its ping.",
         )
-        .from("RFC 6455 §5.5.3; versions.md §5")
+        .from("RFC 6455 §5.5.3; preauth_pong")
         .otherwise("A client that is busy sending is cut off because its pong comes late.")
         .needs(Need::Time)
         .script(authenticated([

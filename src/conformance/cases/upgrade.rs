@@ -126,7 +126,7 @@ fn lists() -> Vec<Case> {
             SPOKEN,
         )),
         must("SAT-UPG-015", "A server MUST compare versions by number, not by text.")
-            .from("X03; versions.md §1")
+            .from("X03; http_proto_electric_0_13")
             .otherwise("0.9 is taken for newer than 0.12, and 0.10 clients get an old protocol.")
             .script(agrees(&["electric.0.9, electric.0.11"], "electric.0.11")),
         should("SAT-UPG-016", "A server SHOULD take a version that is offered twice as offered.")
@@ -552,7 +552,7 @@ fn refusals() -> Vec<Case> {
     let get_status = || Ask::text(&["GET /api/status HTTP/1.1", "Host: localhost"]);
     vec![
         should("SAT-UPG-075", "A server SHOULD answer `GET /api/status` with 200 while it serves.")
-            .from("http_api_status; versions.md §2")
+            .from("http_api_status")
             .otherwise("Health checks that were made for the original take it for dead.")
             .script([get_status().answered(status([200]))]),
         should("SAT-UPG-076", "A server SHOULD answer `POST /api/status` with 404.")
