@@ -48,6 +48,8 @@ struct World {
     client: Option<(String, Verified)>,
     expires: Option<Instant>,
     too_old: Option<Instant>,
+    /// Until when there must be a verdict on a renewal, if one is asked for.
+    undecided: Option<Instant>,
     /// The message that is being handled.
     heard: Option<Message>,
     /// How often the client has called, by method and number, and how often it was answered.
@@ -81,6 +83,7 @@ impl World {
             client: None,
             expires: None,
             too_old: None,
+            undecided: None,
             heard: None,
             called: HashMap::new(),
             questions: vec![],
@@ -307,6 +310,7 @@ impl World {
         assert_eq!(request.version(), self.version);
         if let Some((client_id, _)) = &self.client {
             assert_eq!(request.client_id().as_str(), client_id);
+            self.undecided = Some(self.now + AUTH_TIMEOUT);
         }
         assert!(self.asked.replace(request).is_none(), "one question at a time");
     }
@@ -338,7 +342,10 @@ impl World {
         let deadline = match (self.ended, &self.client) {
             (true, _) => None,
             (false, None) => Some(self.start + AUTH_TIMEOUT),
-            (false, Some(_)) => self.expires.into_iter().chain(self.too_old).min(),
+            (false, Some(_)) => {
+                let undecided = self.undecided.filter(|_| self.asked.is_some());
+                [self.expires, self.too_old, undecided].into_iter().flatten().min()
+            }
         };
         assert_eq!(self.session.deadline(), deadline);
         assert_eq!(Rc::strong_count(&self.registration), 1 + usize::from(self.is_ready()));
