@@ -48,9 +48,18 @@ pub enum Change {
 }
 
 impl Difference {
+    /// The case is not run.
+    fn skip(id: &'static str, reason: &'static str) -> Difference {
+        Difference { id, reason, change: Change::Skip }
+    }
+
     /// Another script.
-    fn script(id: &'static str, reason: &'static str, script: Vec<Step>) -> Difference {
-        Difference { id, reason, change: Change::Script(script) }
+    fn script(
+        id: &'static str,
+        reason: &'static str,
+        script: impl IntoIterator<Item = Step>,
+    ) -> Difference {
+        Difference { id, reason, change: Change::Script(script.into_iter().collect()) }
     }
 
     /// Another end of the connection.

@@ -1,4 +1,5 @@
-//! What the recorded releases of the original have in common.
+//! What Electric 0.7.1 and 0.12.1 do alike on the wire, where that is not what a new server should
+//! do: upgrades, frames, keepalive, duplicates, hostile input.
 
 use crate::{
     conformance::{

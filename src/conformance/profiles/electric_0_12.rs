@@ -20,7 +20,7 @@ use crate::{
 
 use super::{
     electric,
-    originals::{self, before, crashes, crashes_on, differs, refuses, skipped},
+    originals::{self, before, crashes, crashes_on, refuses},
 };
 
 pub(super) fn profile() -> Profile {
@@ -70,7 +70,7 @@ fn calls() -> Vec<Difference> {
 
 fn handshake() -> Vec<Difference> {
     vec![
-        differs(
+        Difference::script(
             "SAT-AUTH-016",
             "auth_insecure_id_nul: welcomed, then its database fails",
             [
@@ -81,17 +81,17 @@ fn handshake() -> Vec<Difference> {
                 ends(closed(1007)),
             ],
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-039",
             "preauth_type_23: it crashes",
             before(SatOpLogAck::default(), crashes()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-045",
             "preauth_type_24: INVALID_REQUEST",
             before(SatUnsubsDataBegin::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-046",
             "preauth_type_25: INVALID_REQUEST",
             before(SatUnsubsDataEnd::default(), refuses()),
@@ -100,8 +100,9 @@ fn handshake() -> Vec<Difference> {
 }
 
 fn times() -> Vec<Difference> {
-    let crash =
-        |id, reason, name, value| differs(id, reason, crashes_on(token().claim(name, value)));
+    let crash = |id, reason, name, value| {
+        Difference::script(id, reason, crashes_on(token().claim(name, value)))
+    };
     const WRONG_TYPE: &str = "README: times of the wrong type crash it";
     vec![
         crash("SAT-TOK-092", "auth_hs256_exp_string: it crashes", "exp", json!("32503680000")),
@@ -116,12 +117,12 @@ fn times() -> Vec<Difference> {
 fn renewals() -> Vec<Difference> {
     let other = |number| authenticate(number).with_token(token().of_user("somebody else"));
     vec![
-        differs(
+        Difference::script(
             "SAT-REAUTH-001",
             "authed_again_same_user_other_token: it renews",
             authenticated_and([send(authenticate(2)), expect(welcome(2)), ends(open_still())]),
         ),
-        differs(
+        Difference::script(
             "SAT-REAUTH-013",
             "authed_start_stop_start_stop: a bare INTERNAL follows the answer to stopReplication",
             authenticated_and([
@@ -135,12 +136,12 @@ fn renewals() -> Vec<Difference> {
                 ends(closed(1007)),
             ]),
         ),
-        differs(
+        Difference::script(
             "SAT-REAUTH-015",
             "authed_again_same_token: it renews",
             authenticated_and([send(authenticate(1)), expect(welcome(1)), ends(open_still())]),
         ),
-        differs(
+        Difference::script(
             "SAT-REAUTH-016",
             "authed_again_replied_first: it renews",
             authenticated_and([
@@ -151,16 +152,16 @@ fn renewals() -> Vec<Difference> {
                 ends(open_still()),
             ]),
         ),
-        skipped("SAT-REAUTH-018", "authed_again_same_user_other_token: it renews"),
+        Difference::skip("SAT-REAUTH-018", "authed_again_same_user_other_token: it renews"),
     ]
 }
 
 fn later() -> Vec<Difference> {
     const VERSIONS: &str = "http: 0.12.1 speaks 0.10 to 0.12";
     vec![
-        skipped("SAT-START-007", VERSIONS),
-        skipped("SAT-START-008", VERSIONS),
-        differs(
+        Difference::skip("SAT-START-007", VERSIONS),
+        Difference::skip("SAT-START-008", VERSIONS),
+        Difference::script(
             "SAT-SUB-015",
             "authed_unsubscribe_unknown: it crashes before replication has started",
             authenticated_and(

@@ -19,7 +19,7 @@ use crate::{
 
 use super::{
     electric,
-    originals::{self, crashes, differs, refuses_token, skipped},
+    originals::{self, crashes, refuses_token},
 };
 
 pub(super) fn profile() -> Profile {
@@ -78,12 +78,12 @@ fn handshake() -> Vec<Difference> {
                                  and no conversation with such a text is recorded";
     let welcomed = |sending| [open(), send(sending), expect(welcome(1)), ends(closed(1011))];
     vec![
-        differs(
+        Difference::script(
             "SAT-AUTH-016",
             "auth_insecure_id_nul: welcomed, then it crashes",
             welcomed(authenticate(1).as_client(Id::Text("sat-auth-016\0x"))),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-031",
             "preauth_auth_id_not_utf8: welcomed, then it crashes",
             // The last client id counts.
@@ -91,9 +91,9 @@ fn handshake() -> Vec<Difference> {
                 authenticate(1).with_more_in_body("an id that is not UTF-8", b"\x0a\x02\xff\xfe"),
             ),
         ),
-        skipped("SAT-AUTH-032", NOT_LOOKED_AT),
-        skipped("SAT-RPC-012", NOT_LOOKED_AT),
-        differs(
+        Difference::skip("SAT-AUTH-032", NOT_LOOKED_AT),
+        Difference::skip("SAT-RPC-012", NOT_LOOKED_AT),
+        Difference::script(
             "SAT-RPC-025",
             "preauth_method_not_utf8: it repeats the method as it is",
             [
@@ -111,12 +111,12 @@ fn handshake() -> Vec<Difference> {
 
 fn users() -> Vec<Difference> {
     vec![
-        differs(
+        Difference::script(
             "SAT-TOK-063",
             "auth_hs256_sub_only: `user_id` is all it knows",
             lets_in(token().claim("sub", json!(""))),
         ),
-        differs(
+        Difference::script(
             "SAT-TOK-064",
             "auth_hs256_sub_only: `user_id` is all it knows",
             refuses_token(token().without("user_id")),
@@ -125,9 +125,11 @@ fn users() -> Vec<Difference> {
 }
 
 fn times() -> Vec<Difference> {
-    let strict =
-        |id, reason, name, seconds| differs(id, reason, refuses_token(token().at(name, seconds)));
-    let never = |id, reason, value| differs(id, reason, lets_in(token().claim("exp", value)));
+    let strict = |id, reason, name, seconds| {
+        Difference::script(id, reason, refuses_token(token().at(name, seconds)))
+    };
+    let never =
+        |id, reason, value| Difference::script(id, reason, lets_in(token().claim("exp", value)));
     vec![
         strict(
             "SAT-TOK-086",
@@ -149,7 +151,7 @@ fn times() -> Vec<Difference> {
         ),
         never("SAT-TOK-092", "auth_hs256_exp_string: it never expires", json!("32503680000")),
         never("SAT-TOK-093", "auth_insecure_exp_null: it never expires", Value::Null),
-        skipped("SAT-TOK-096", "no conversation with such a time is recorded"),
+        Difference::skip("SAT-TOK-096", "no conversation with such a time is recorded"),
     ]
 }
 
@@ -167,7 +169,11 @@ fn later_authentication() -> Vec<Difference> {
                 expect(error(Internal)),
                 send(authenticate(4)),
             ];
-            Some(differs(id, CRASH, authenticated_and(steps.into_iter().chain(crashes()))))
+            Some(Difference::script(
+                id,
+                CRASH,
+                authenticated_and(steps.into_iter().chain(crashes())),
+            ))
         }
         id @ "SAT-REAUTH-016" => {
             let steps = [
@@ -176,9 +182,13 @@ fn later_authentication() -> Vec<Difference> {
                 send(authenticate(2)),
             ];
             let reason = "authed_again_replied_first: any second `authenticate` crashes it";
-            Some(differs(id, reason, authenticated_and(steps.into_iter().chain(crashes()))))
+            Some(Difference::script(
+                id,
+                reason,
+                authenticated_and(steps.into_iter().chain(crashes())),
+            ))
         }
-        id => Some(differs(id, CRASH, case.script)),
+        id => Some(Difference::script(id, CRASH, case.script)),
     };
     reauth::cases_ending(|_| crashes()).into_iter().filter_map(crash).collect()
 }

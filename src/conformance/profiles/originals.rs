@@ -1,4 +1,5 @@
-//! What Electric 0.7.1 and 0.12.1 do alike, where that is not what a new server should do.
+//! What Electric 0.7.1 and 0.12.1 do alike from authentication on, where that is not what a new
+//! server should do.
 
 use crate::{
     conformance::{
@@ -9,7 +10,7 @@ use crate::{
             stream,
             tokens::lets_in,
         },
-        profiles::{Change, Difference},
+        profiles::Difference,
         script::*,
         token,
     },
@@ -29,20 +30,6 @@ use crate::{
 
 /// The reason of the close after a crash.
 const CRASHED: &str = "Failed to process message";
-
-/// Another script for a case.
-pub(super) fn differs(
-    id: &'static str,
-    reason: &'static str,
-    script: impl IntoIterator<Item = Step>,
-) -> Difference {
-    Difference { id, reason, change: Change::Script(script.into_iter().collect()) }
-}
-
-/// A case that is not run.
-pub(super) fn skipped(id: &'static str, reason: &'static str) -> Difference {
-    Difference { id, reason, change: Change::Skip }
-}
 
 /// The server crashes on what came last.
 pub(super) fn crashes() -> [Step; 2] {
@@ -91,47 +78,51 @@ fn messages_before() -> Vec<Difference> {
         ..Default::default()
     };
     vec![
-        skipped(
+        Difference::skip(
             "SAT-AUTH-037",
             "no conversation with a SatOpLog before authentication is recorded",
         ),
-        differs("SAT-AUTH-038", "preauth_SatRelation: it crashes", before(relation, crashes())),
-        differs(
+        Difference::script(
+            "SAT-AUTH-038",
+            "preauth_SatRelation: it crashes",
+            before(relation, crashes()),
+        ),
+        Difference::script(
             "SAT-AUTH-040",
             "preauth_SatSubsDataBegin: INVALID_REQUEST",
             before(SatSubsDataBegin::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-041",
             "preauth_SatSubsDataBegin: INVALID_REQUEST, for its end too",
             before(SatSubsDataEnd::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-042",
             "preauth_SatSubsDataError: INVALID_REQUEST",
             before(SatSubsDataError::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-043",
             "preauth_SatShapeDataBegin: INVALID_REQUEST",
             before(SatShapeDataBegin::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-044",
             "preauth_SatShapeDataEnd: INVALID_REQUEST",
             before(SatShapeDataEnd::default(), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-047",
             "preauth_SatRpcResponse_authenticate: INVALID_REQUEST",
             before(answer("authenticate"), refuses()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-048",
             "preauth_SatRpcResponse_startReplication: it crashes",
             before(answer("startReplication"), crashes()),
         ),
-        differs(
+        Difference::script(
             "SAT-AUTH-049",
             "preauth_SatRpcResponse_empty: INVALID_REQUEST",
             before(SatRpcResponse::default(), refuses()),
@@ -141,13 +132,13 @@ fn messages_before() -> Vec<Difference> {
 
 fn tokens() -> Vec<Difference> {
     const LAST: &str = "README: of a name that comes twice, the last one counts";
-    let accepts = |id, reason, token| differs(id, reason, lets_in(token));
+    let accepts = |id, reason, token| Difference::script(id, reason, lets_in(token));
     // In insecure mode it crashes; in secure mode the library that verifies refuses.
     let is_no_object = |id, token| {
         let reason =
             "auth_insecure_payload_array crashes, auth_hs256_payload_array_signed is refused";
         let refusal = refused("authenticate", 1, AuthRequired).or(error(Internal));
-        differs(
+        Difference::script(
             id,
             reason,
             [
@@ -159,7 +150,7 @@ fn tokens() -> Vec<Difference> {
         )
     };
     vec![
-        differs(
+        Difference::script(
             "SAT-TOK-019",
             "auth_hs256_header_array: it crashes",
             crashes_on(token().header_text("is an array", |header| format!("[{header}]"))),
@@ -181,9 +172,9 @@ fn tokens() -> Vec<Difference> {
             "auth_hs256_crit_header: `crit` is not looked at",
             token().header("crit", serde_json::json!([])),
         ),
-        skipped("SAT-TOK-024", "no conversation with an unencoded payload is recorded"),
-        skipped("SAT-TOK-025", "no conversation with a compressed token is recorded"),
-        skipped("SAT-TOK-026", "no conversation with a nested token is recorded"),
+        Difference::skip("SAT-TOK-024", "no conversation with an unencoded payload is recorded"),
+        Difference::skip("SAT-TOK-025", "no conversation with a compressed token is recorded"),
+        Difference::skip("SAT-TOK-026", "no conversation with a nested token is recorded"),
         is_no_object(
             "SAT-TOK-042",
             token().payload_text("all is in an array", |payload| format!("[{payload}]")),
@@ -226,17 +217,17 @@ fn tokens() -> Vec<Difference> {
                 payload.replacen('{', r#"{"s\u0075b":"somebody else","#, 1)
             }),
         ),
-        differs(
+        Difference::script(
             "SAT-TOK-069",
             "auth_insecure-ns_ns_not_map: it crashes",
             crashes_on(token().namespace(serde_json::json!("conformance"))),
         ),
-        differs(
+        Difference::script(
             "SAT-TOK-070",
             "auth_insecure-ns_ns_list: it crashes",
             crashes_on(token().namespace(serde_json::json!(["conformance"]))),
         ),
-        differs(
+        Difference::script(
             "SAT-TOK-105",
             "README: `aud` must be the very text that is wanted",
             refuses_token(token().among("aud")),
@@ -251,7 +242,7 @@ fn own_call() -> Step {
 
 fn starts() -> Vec<Difference> {
     vec![
-        differs(
+        Difference::script(
             "SAT-START-003",
             "authed_startReplication_unknown_schema: UNKNOWN_SCHEMA_VSN",
             authenticated_and([
@@ -266,12 +257,12 @@ fn starts() -> Vec<Difference> {
                 ends(closed(1007)),
             ]),
         ),
-        differs(
+        Difference::script(
             "SAT-START-004",
             "authed_nothing: it calls as soon as the client is authenticated",
             authenticated_and([own_call(), ends(open_still())]),
         ),
-        differs(
+        Difference::script(
             "SAT-START-023",
             "authed_startReplication_twice: it starts a second stream",
             in_replication_and([send(call(3, start())), expect(started(3)), ends(open_still())]),
@@ -291,7 +282,7 @@ fn stops() -> Vec<Difference> {
     let starts = |number| vec![send(call(number, start())), expect(started(number))];
     let open = || vec![ends(open_still())];
     vec![
-        differs(
+        Difference::script(
             "SAT-RPC-031",
             STRAY,
             authenticated_and(
@@ -304,30 +295,30 @@ fn stops() -> Vec<Difference> {
                 .concat(),
             ),
         ),
-        differs(
+        Difference::script(
             "SAT-START-024",
             STRAY,
             in_replication_and([stops(3), starts(4), stops(5), open()].concat()),
         ),
-        differs("SAT-STOP-001", STRAY, in_replication_and([stops(3), open()].concat())),
-        differs(
+        Difference::script("SAT-STOP-001", STRAY, in_replication_and([stops(3), open()].concat())),
+        Difference::script(
             "SAT-STOP-002",
             "X14, authed_start_stop_stop: it crashes when replication is not started",
             authenticated_and([vec![send(call(2, stop()))], crashes().to_vec()].concat()),
         ),
-        differs(
+        Difference::script(
             "SAT-STOP-003",
             "authed_start_stop_stop: it crashes",
             in_replication_and(
                 [stops(3), vec![send(call(4, stop()))], crashes().to_vec()].concat(),
             ),
         ),
-        differs(
+        Difference::script(
             "SAT-STOP-004",
             STRAY,
             authenticated_and([starts(2), stops(3), starts(4), stops(5), open()].concat()),
         ),
-        differs(
+        Difference::script(
             "SAT-STOP-005",
             STRAY,
             in_replication_and(
@@ -349,12 +340,12 @@ fn own() -> Vec<Difference> {
         id @ "SAT-START-029" => {
             let answer = answer(SatInStartReplicationResp::default()).with_wrong_number();
             let rest = [own_call(), send(answer), ends(open_still())];
-            differs(id, "authed_reply_startReplication_rid9", authenticated_and(rest))
+            Difference::script(id, "authed_reply_startReplication_rid9", authenticated_and(rest))
         }
         id @ ("SAT-START-028" | "SAT-START-030" | "SAT-START-031") => {
-            skipped(id, "no conversation with such an answer is recorded")
+            Difference::skip(id, "no conversation with such an answer is recorded")
         }
-        id => differs(
+        id => Difference::script(
             id,
             "authed_nothing: it calls as soon as the client is authenticated",
             own.at_once(),
@@ -376,14 +367,14 @@ fn streams() -> Vec<Difference> {
         announced.chain(crashes())
     };
     let mut differences: Vec<Difference> = stream::announcing()
-        .map(|id| differs(id, "authed_SatRelation_unknown: it crashes", crash()))
+        .map(|id| Difference::script(id, "authed_SatRelation_unknown: it crashes", crash()))
         .collect();
     let ops = [
         Op::Begin(SatOpBegin { lsn: "1".into(), ..Default::default() }),
         Op::Commit(SatOpCommit::default()),
     ];
     let ops = ops.into_iter().map(|op| SatTransOp { op: Some(op) }).collect();
-    differences.push(differs(
+    differences.push(Difference::script(
         "SAT-STREAM-014",
         "replication, g_empty_tx: the transaction is lost, its stream stops and starts again",
         in_replication_and([
@@ -392,7 +383,9 @@ fn streams() -> Vec<Difference> {
             ends(open_still()),
         ]),
     ));
-    differences
-        .push(skipped("SAT-STREAM-015", "no conversation with an unknown operation is recorded"));
+    differences.push(Difference::skip(
+        "SAT-STREAM-015",
+        "no conversation with an unknown operation is recorded",
+    ));
     differences
 }
