@@ -93,6 +93,20 @@ impl Minter {
         Minter { kid: Some(kid.into()), ..self }
     }
 
+    /// What it signs with; nothing for [unsigned](Minter::unsigned) tokens.
+    pub fn algorithm(&self) -> Option<Algorithm> {
+        match &self.signer {
+            Signer::Unsigned => None,
+            Signer::Jwt(algorithm, ..) => Some(*algorithm),
+            Signer::Es512(_) => Some(Algorithm::ES512),
+        }
+    }
+
+    /// What it signs with, as the header of a token names it.
+    fn alg(&self) -> &'static str {
+        self.algorithm().map_or("none", Algorithm::as_str)
+    }
+
     /// Makes a token with these claims, and no others.
     ///
     /// # Errors
@@ -103,7 +117,7 @@ impl Minter {
         if !claims.is_object() {
             return Err(MintError::NoObject);
         }
-        let header = Header { alg: self.signer.alg(), typ: "JWT", kid: self.kid.as_deref() };
+        let header = Header { alg: self.alg(), typ: "JWT", kid: self.kid.as_deref() };
         let header = serde_json::to_string(&header).map_err(MintError::Json)?;
         let mut token = URL_SAFE_NO_PAD.encode(header);
         token.push('.');
@@ -124,14 +138,6 @@ struct Header<'a> {
 }
 
 impl Signer {
-    fn alg(&self) -> &'static str {
-        match self {
-            Signer::Unsigned => "none",
-            Signer::Jwt(algorithm, ..) => algorithm.as_str(),
-            Signer::Es512(_) => Algorithm::ES512.as_str(),
-        }
-    }
-
     /// The signature, in base64url.
     fn sign(&self, message: &[u8]) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
         match self {
@@ -147,7 +153,7 @@ impl Signer {
 
 impl fmt::Debug for Minter {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Minter({})", self.signer.alg())
+        write!(f, "Minter({})", self.alg())
     }
 }
 

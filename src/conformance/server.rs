@@ -155,8 +155,8 @@ impl Server {
 fn needs_met_by(tokens: &Tokens) -> Vec<Need> {
     let mut has = vec![Need::Time];
     let Some(key) = tokens.key() else { return has };
-    let unsigned = format!("{:?}", key.minter) == "Minter(none)";
-    has.push(if unsigned { Need::InsecureMode } else { Need::SecureMode });
+    let is_signed = key.minter.algorithm().is_some();
+    has.push(if is_signed { Need::SecureMode } else { Need::InsecureMode });
     has.push(if key.namespace.is_some() { Need::Namespace } else { Need::NoNamespace });
     let facts = [
         (key.secret.is_some(), Need::SharedSecret),
