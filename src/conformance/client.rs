@@ -14,7 +14,7 @@ use crate::session::{ClientId, Token};
 use super::{
     Case, Line, Need, Outcome, Profile, Report, Task, Tokens,
     play::{Exit, Play, Stage, Stop, USER},
-    run::Run,
+    run::{Run, run_options},
     server::judged,
     token::TokenSpec,
     wire::Stream,
@@ -130,91 +130,29 @@ pub trait Launch: Send + Sync {
 #[derive(Clone)]
 pub struct Client {
     launch: Arc<dyn Launch>,
-    target: String,
     tokens: Arc<Tokens>,
-    has: Vec<Need>,
-    profile: Profile,
-    patience: Duration,
-    case_deadline: Duration,
     run: Run,
 }
 
 impl Client {
     /// A client that is started so. `target` is what it is called in the report.
     pub fn new(target: &str, tokens: Tokens, launch: impl Launch + 'static) -> Client {
+        let times = (Duration::from_secs(15), Duration::from_secs(120));
         Client {
             launch: Arc::new(launch),
-            target: target.into(),
             tokens: Arc::new(tokens),
-            has: vec![Need::Time],
-            profile: Profile::strict(),
-            patience: Duration::from_secs(15),
-            case_deadline: Duration::from_secs(120),
-            run: Run::new(2),
-        }
-    }
-
-    /// The same client, judged by another profile.
-    pub fn with_profile(self, profile: Profile) -> Client {
-        Client { profile, ..self }
-    }
-
-    /// The same client, which may take this long for everything it does; 15 s unless set.
-    pub fn with_timeout(self, patience: Duration) -> Client {
-        Client { patience, ..self }
-    }
-
-    /// The same client, so many times at the same time; 2 unless set.
-    pub fn with_cases_at_once(mut self, at_once: usize) -> Client {
-        self.run.at_once = at_once.max(1);
-        self
-    }
-
-    /// The same client, with every case run so many times; once unless set. Where the runs of a case
-    /// differ, it is [flaky](super::Standing::Flaky).
-    pub fn with_repeats(mut self, times: usize) -> Client {
-        self.run.times = times.max(1);
-        self
-    }
-
-    /// The same client, of which it is known that it fails these cases, by id. They are run all the
-    /// same, and are not expected to pass.
-    pub fn with_known_failures<I: Into<String>>(
-        mut self,
-        ids: impl IntoIterator<Item = I>,
-    ) -> Client {
-        self.run.known.extend(ids.into_iter().map(Into::into));
-        self
-    }
-
-    /// The same client, for a run that is over after so long; without an end unless set. A case that
-    /// is not done by then has failed, for that reason.
-    pub fn with_deadline(mut self, deadline: Duration) -> Client {
-        self.run.deadline = Some(deadline);
-        self
-    }
-
-    /// Runs these cases, and tells of each when it is done.
-    pub async fn run(&self, cases: &[Case], done: impl FnMut(&Outcome)) -> Report {
-        let started = Instant::now();
-        let outcomes = self.run.all(cases, |case| self.run_case(case).boxed(), done).await;
-        Report {
-            target: self.target.clone(),
-            profile: self.profile.name,
-            outcomes,
-            took: started.elapsed(),
+            run: Run::new(target, vec![Need::Time], times, 2),
         }
     }
 
     /// Runs one case.
     pub async fn run_case(&self, case: &Case) -> Outcome {
-        let (applied, differs) = self.profile.applied(case);
-        let Some(case) = applied else {
-            let reason = differs.unwrap_or("not in this profile").to_owned();
-            return Outcome { differs, ..Outcome::skipped(case, reason) };
+        let (case, differs) = match self.run.applied(case) {
+            Ok(applied) => applied,
+            Err(skipped) => return *skipped,
         };
-        if let Some(need) = case.needs.iter().find(|need| !self.has.contains(need)) {
-            return Outcome { differs, ..Outcome::skipped(&case, format!("it needs {need}")) };
+        if let Some(reason) = self.run.lacks(&case) {
+            return Outcome { differs, ..Outcome::skipped(&case, reason) };
         }
         let client_id = ClientId::random();
         let token = match self.tokens.make(&TokenSpec::good(), USER).await.map(Token::new) {
@@ -238,13 +176,13 @@ impl Client {
         // How long it takes to start is not judged. If it does not, its script says so.
         let first = timeout(LONGEST_START, (&mut coming).connect()).await;
         let (began, stage) = (Instant::now(), Box::new(&mut coming));
-        let mut play = Play::new(stage, &self.tokens, self.profile.version, self.patience);
+        let mut play = Play::new(stage, &self.tokens, self.run.profile.version, self.run.patience);
         play.client_id = client_id.as_str().to_owned();
         play.record.hide(token.expose());
         play.versions = case.versions.clone();
         play.told = Some(token.clone());
         play.waiting = first.ok().and_then(Result::ok);
-        let mut outcome = Outcome { differs, ..judged(&case, play, self.case_deadline).await };
+        let mut outcome = Outcome { differs, ..judged(&case, play, self.run.case_deadline).await };
         for mut remark in coming.launched.remarks(began) {
             remark.what = without(&token, &remark.what);
             outcome.record.push(remark);
@@ -253,6 +191,8 @@ impl Client {
         outcome
     }
 }
+
+run_options!(Client, "15", "2");
 
 /// A line without the signature of a token.
 fn without(token: &Token, line: &str) -> String {

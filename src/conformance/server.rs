@@ -11,22 +11,16 @@ use tokio::{
 use super::{
     Case, Need, Outcome, Profile, Report, Tokens, Verdict,
     play::{Exit, Play, Stage, Stop},
-    run::Run,
+    run::{Run, run_options},
     wire::Stream,
 };
 
 /// A server that cases are run against.
 #[derive(Clone)]
 pub struct Server {
-    pub(super) dial: Dial,
-    target: String,
+    dial: Dial,
     host: String,
     tokens: Arc<Tokens>,
-    /// What it is set up with.
-    has: Vec<Need>,
-    profile: Profile,
-    patience: Duration,
-    case_deadline: Duration,
     run: Run,
 }
 
@@ -45,22 +39,13 @@ impl Server {
             let stream = dial();
             async move { Ok(Box::new(stream.await?) as Box<dyn Stream>) }.boxed()
         });
+        let times = (Duration::from_secs(5), Duration::from_secs(90));
         Server {
             dial,
-            target: target.into(),
             host: "localhost".into(),
-            has: needs_met_by(&tokens),
+            run: Run::new(target, needs_met_by(&tokens), times, 16),
             tokens: Arc::new(tokens),
-            profile: Profile::strict(),
-            patience: Duration::from_secs(5),
-            case_deadline: Duration::from_secs(90),
-            run: Run::new(16),
         }
-    }
-
-    /// The same server, judged by another profile.
-    pub fn with_profile(self, profile: Profile) -> Server {
-        Server { profile, ..self }
     }
 
     /// The same server, which upgrade requests call by this name in `Host`; `localhost` unless set.
@@ -70,86 +55,36 @@ impl Server {
 
     /// The same server, which is set up with this too.
     pub fn with(mut self, need: Need) -> Server {
-        self.has.push(need);
+        self.run.has.push(need);
         self
     }
 
     /// The same server, which is set up without this.
     pub fn without(mut self, need: Need) -> Server {
-        self.has.retain(|has| *has != need);
+        self.run.has.retain(|has| *has != need);
         self
-    }
-
-    /// The same server, whose every answer may take this long; 5 s unless set.
-    pub fn with_timeout(self, patience: Duration) -> Server {
-        Server { patience, ..self }
-    }
-
-    /// The same server, for so many cases at the same time; 16 unless set. Of those that only
-    /// wait for its timers there are more beside them, unless it is one at a time.
-    pub fn with_cases_at_once(mut self, at_once: usize) -> Server {
-        self.run.at_once = at_once.max(1);
-        self
-    }
-
-    /// The same server, with every case run so many times; once unless set. Where the runs of a case
-    /// differ, it is [flaky](super::Standing::Flaky).
-    pub fn with_repeats(mut self, times: usize) -> Server {
-        self.run.times = times.max(1);
-        self
-    }
-
-    /// The same server, of which it is known that it fails these cases, by id. They are run all the
-    /// same, and are not expected to pass.
-    pub fn with_known_failures<I: Into<String>>(
-        mut self,
-        ids: impl IntoIterator<Item = I>,
-    ) -> Server {
-        self.run.known.extend(ids.into_iter().map(Into::into));
-        self
-    }
-
-    /// The same server, for a run that is over after so long; without an end unless set. A case that
-    /// is not done by then has failed, for that reason.
-    pub fn with_deadline(mut self, deadline: Duration) -> Server {
-        self.run.deadline = Some(deadline);
-        self
-    }
-
-    /// Runs these cases, and tells of each when it is done. They end in any order; the report has
-    /// them in the order given.
-    pub async fn run(&self, cases: &[Case], done: impl FnMut(&Outcome)) -> Report {
-        let started = Instant::now();
-        let outcomes = self.run.all(cases, |case| self.run_case(case).boxed(), done).await;
-        Report {
-            target: self.target.clone(),
-            profile: self.profile.name,
-            outcomes,
-            took: started.elapsed(),
-        }
     }
 
     /// Runs one case.
     pub async fn run_case(&self, case: &Case) -> Outcome {
-        let (applied, differs) = self.profile.applied(case);
-        let Some(case) = applied else {
-            let reason = differs.unwrap_or("not in this profile").to_owned();
-            return Outcome { differs, ..Outcome::skipped(case, reason) };
+        let (case, differs) = match self.run.applied(case) {
+            Ok(applied) => applied,
+            Err(skipped) => return *skipped,
         };
-        if !case.versions.contains(&self.profile.version) {
-            let reason = format!("it does not hold for {}", self.profile.version);
+        let version = self.run.profile.version;
+        let does_not_hold = !case.versions.contains(&version);
+        let reason = does_not_hold.then(|| format!("it does not hold for {version}"));
+        if let Some(reason) = reason.or_else(|| self.run.lacks(&case)) {
             return Outcome { differs, ..Outcome::skipped(&case, reason) };
         }
-        if let Some(need) = case.needs.iter().find(|need| !self.has.contains(need)) {
-            return Outcome { differs, ..Outcome::skipped(&case, format!("it needs {need}")) };
-        }
         let stage = Dialled(Arc::clone(&self.dial));
-        let mut play =
-            Play::new(Box::new(stage), &self.tokens, self.profile.version, self.patience);
+        let mut play = Play::new(Box::new(stage), &self.tokens, version, self.run.patience);
         play.host.clone_from(&self.host);
-        Outcome { differs, ..judged(&case, play, self.case_deadline).await }
+        Outcome { differs, ..judged(&case, play, self.run.case_deadline).await }
     }
 }
+
+run_options!(Server, "5", "16");
 
 /// What the tokens tell of how the server is set up.
 fn needs_met_by(tokens: &Tokens) -> Vec<Need> {
