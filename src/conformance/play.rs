@@ -1,6 +1,14 @@
 //! Plays the script of a case against a peer, and finds where the peer departs from it.
 
-use std::{future::poll_fn, ops::RangeInclusive, task::Poll, time::Duration};
+mod ends;
+mod upgrades;
+
+use std::{
+    future::poll_fn,
+    ops::RangeInclusive,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -8,7 +16,7 @@ use prost::Message as _;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::{
-    session::{ClientId, Close, Token},
+    session::{ClientId, Token},
     wire::{
         Message, Method, Reply, Request, Version,
         proto::{
@@ -20,11 +28,8 @@ use crate::{
 };
 
 use super::{
-    octets::{self, ACCEPT, Http},
-    script::{
-        Acceptance, Answer, Ask, Beginning, EndKind, Ending, Expectation, Framing, Id, Incoming,
-        Like, Part, Payload, SPOKEN, Sending, Step, Upgrade,
-    },
+    octets::{self, Http},
+    script::{Expectation, Framing, Id, Incoming, Like, Part, Payload, Sending, Step, Upgrade},
     token::{TokenSpec, Tokens},
     wire::{Record, Stream, Wire},
 };
@@ -235,7 +240,14 @@ impl<'a> Play<'a> {
     }
 
     fn wire(&mut self) -> Result<&mut Wire, Stop> {
-        self.wires.get_mut(self.current).ok_or(Stop::Failed("there is no connection".into()))
+        self.at_hand().map(|(wire, _)| wire)
+    }
+
+    /// The connection that the steps are about, and the record.
+    fn at_hand(&mut self) -> Result<(&mut Wire, &mut Record), Stop> {
+        let wire = self.wires.get_mut(self.current);
+        let wire = wire.ok_or(Stop::Failed("there is no connection".into()))?;
+        Ok((wire, &mut self.record))
     }
 
     fn replace_by_nothing(&mut self) {
@@ -272,195 +284,16 @@ impl<'a> Play<'a> {
         Ok(())
     }
 
-    // ---- Upgrades, as a client ----
-
-    async fn open(&mut self, upgrade: &Upgrade) -> Result<(), Stop> {
-        let protocols = upgrade.protocols.clone().unwrap_or_else(|| vec![self.version.to_string()]);
-        let agreed = match (&upgrade.agreed, &protocols[..]) {
-            (Some(agreed), _) => agreed.clone(),
-            (None, [only]) => only.trim().to_owned(),
-            (None, _) => self.version.to_string(),
-        };
-        let mut lines: Vec<(String, String)> = protocols
-            .into_iter()
-            .map(|protocol| ("Sec-WebSocket-Protocol".into(), protocol))
-            .collect();
-        lines.extend(upgrade.headers.iter().cloned());
-        let path = upgrade.path.as_deref().unwrap_or("/ws");
-        let request = octets::upgrade_request(path, &lines);
-        let agreed = self.in_this_run(&agreed);
-        let answer = match upgrade.here {
-            true => self.request(&request, self.patience).await?,
-            false => self.exchange(&request, &[101], self.patience).await?,
-        };
-        let Some(http) = answer else {
-            return Err(Stop::Failed("the connection ended instead of an HTTP answer".into()));
-        };
-        is_upgraded(&http, &agreed).map_err(Stop::Failed)?;
-        self.wire()?.version = agreed.parse().ok();
-        Ok(())
-    }
-
-    async fn ask(&mut self, ask: &Ask, expected: &Answer) -> Result<(), Stop> {
-        let within = expected.within.unwrap_or(self.patience);
-        let http = self.exchange(&ask.head, &expected.statuses, within).await?;
-        self.is_as_expected(http, expected)
-    }
-
-    /// The same text with the version of the run where it is meant.
-    fn in_this_run(&self, text: &str) -> String {
-        text.replace(SPOKEN, &self.version.to_string())
-    }
-
-    fn is_as_expected(&self, http: Option<Http>, expected: &Answer) -> Result<(), Stop> {
-        let Some(http) = http else {
-            return match expected.statuses.is_empty() || expected.or_end {
-                true => Ok(()),
-                false => Err(Stop::Failed(format!("expected {expected}; the connection ended"))),
-            };
-        };
-        let status = http.status().unwrap_or(0);
-        if !expected.statuses.contains(&status) {
-            return Err(Stop::Failed(format!("expected {expected}; the answer is HTTP {status}")));
-        }
-        if let Some(body) = expected.body
-            && !http.body.contains(body)
-        {
-            return Err(Stop::Failed(format!(
-                "expected {expected}; the body is {:?}",
-                beginning(&http.body)
-            )));
-        }
-        for (name, value) in &expected.headers {
-            let found = http.header(name);
-            let as_expected = match value {
-                Some(value) => {
-                    let value = self.in_this_run(value);
-                    found.is_some_and(|found| found.eq_ignore_ascii_case(&value))
-                }
-                None => found.is_some(),
-            };
-            if !as_expected {
-                return Err(Stop::Failed(format!("expected {expected}; {name} is {found:?}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a request on a new connection and reads the answer. A server that has no room says
-    /// when to come back, and the suite does, unless that is the answer that is wanted.
-    async fn exchange(
-        &mut self,
-        request: &str,
-        wanted: &[u16],
-        within: Duration,
-    ) -> Result<Option<Http>, Stop> {
-        let host = format!("\r\nHost: {}\r\n", self.host);
-        let request = &request.replacen("\r\nHost: localhost\r\n", &host, 1);
-        for _ in 0..MOST_DEFERRALS {
-            self.connect().await?;
-            let http = self.request(request, within).await?;
-            let status = http.as_ref().and_then(Http::status);
-            let later: Option<u64> = http
-                .as_ref()
-                .filter(|_| matches!(status, Some(429 | 503)))
-                .filter(|_| !wanted.iter().any(|wanted| Some(*wanted) == status))
-                .and_then(|http| http.header("retry-after")?.parse().ok());
-            let Some(seconds) = later else { return Ok(http) };
-            self.wires.pop();
-            self.pass(Duration::from_secs(seconds.clamp(1, 10))).await;
-        }
-        Err(Stop::Failed("the server has no room, again and again".into()))
-    }
-
-    /// Sends a request on the connection at hand and reads the answer.
-    async fn request(&mut self, request: &str, within: Duration) -> Result<Option<Http>, Stop> {
-        let patience = self.patience;
-        let request = self.in_this_run(request);
-        let wire = self
-            .wires
-            .get_mut(self.current)
-            .ok_or(Stop::Failed("there is no connection".into()))?;
-        wire.write_text(&mut self.record, &request, patience).await;
-        let http = timeout(within, wire.http(&mut self.record)).await;
-        http.map_err(|_| Stop::Failed(format!("no HTTP answer within {within:?}")))
-    }
-
-    // ---- Upgrades, as a server ----
-
-    async fn accept(&mut self, acceptance: &Acceptance) -> Result<(), Stop> {
-        self.connect().await?;
-        let patience = self.patience;
-        let wire = self.wires.last_mut().ok_or(Stop::Failed("no connection".into()))?;
-        let http = match timeout(patience, wire.http(&mut self.record)).await {
-            Ok(Some(http)) => http,
-            Ok(None) => return Err(Stop::Failed("no HTTP request before the end".into())),
-            Err(_) => return Err(Stop::Failed(format!("no HTTP request within {patience:?}"))),
-        };
-        let offered: Vec<String> = offered(&http).map(str::to_owned).collect();
-        let accept = accept_of(http.header("sec-websocket-key").unwrap_or_default());
-        // What the client wants most, unless the run is about an older version.
-        let spoken =
-            |offer: &&String| offer.parse::<Version>().is_ok_and(|version| version <= self.version);
-        let chosen =
-            offered.iter().filter(spoken).max_by_key(|offer| offer.parse::<Version>().ok());
-        let protocol = match acceptance {
-            Acceptance::Silence => return Ok(()),
-            Acceptance::Refusal(head, body) => {
-                let length = body.len();
-                let text = format!("{head}\r\nContent-Length: {length}\r\n\r\n{body}");
-                wire.write_text(&mut self.record, &text, patience).await;
-                return Ok(());
-            }
-            Acceptance::Text(text) => {
-                let protocol = chosen.map_or("", String::as_str);
-                let text = text.replace("{accept}", &accept).replace("{protocol}", protocol);
-                wire.write_text(&mut self.record, &text, patience).await;
-                return Ok(());
-            }
-            Acceptance::Protocol(protocol) => protocol.map(str::to_owned),
-            Acceptance::Welcome | Acceptance::Such(_) => {
-                is_upgrade_request(&http).map_err(Stop::Failed)?;
-                if let Acceptance::Such(requested) = acceptance
-                    && !requested.is_met_by(&http, &self.heads)
-                {
-                    return Err(Stop::Failed(format!("expected an upgrade with {requested}")));
-                }
-                Some(chosen.cloned().ok_or_else(|| {
-                    Stop::Failed(format!("the client offers no version of this run: {offered:?}"))
-                })?)
-            }
-        };
-        self.heads.push(http);
-        wire.version = protocol.as_ref().and_then(|protocol| protocol.parse().ok());
-        if let Some(version) = wire.version
-            && !self.versions.contains(&version)
-        {
-            return Err(Stop::Skipped(format!("it does not hold for {version}")));
-        }
-        let protocol = protocol
-            .map_or(String::new(), |protocol| format!("Sec-WebSocket-Protocol: {protocol}\r\n"));
-        let text = format!(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Accept: {accept}\r\n{protocol}\r\n"
-        );
-        wire.write_text(&mut self.record, &text, patience).await;
-        Ok(())
-    }
-
     // ---- Messages ----
 
     async fn send(&mut self, sending: &Sending) -> Result<(), Stop> {
         let payload = self.payload(&sending.payload).await?;
         let (words, patience) = (sending.to_string(), self.patience);
-        let wire = self
-            .wires
-            .get_mut(self.current)
-            .ok_or(Stop::Failed("there is no connection".into()))?;
+        let (wire, record) = self.at_hand()?;
         for nth in 0..sending.times {
             // What is sent many times stands in the record once.
             let words = if nth == 0 { words.as_str() } else { "" };
-            wire.send(&mut self.record, words, &payload, &sending.framing, patience).await;
+            wire.send(record, words, &payload, &sending.framing, patience).await;
         }
         Ok(())
     }
@@ -470,10 +303,9 @@ impl<'a> Play<'a> {
         for sending in sendings {
             self.send(sending).await?;
         }
-        let (nth, patience) = (self.current, self.patience);
-        if let Some(wire) = self.wires.get_mut(nth) {
-            wire.let_go(&mut self.record, patience).await;
-        }
+        let patience = self.patience;
+        let (wire, record) = self.at_hand()?;
+        wire.let_go(record, patience).await;
         Ok(())
     }
 
@@ -665,14 +497,9 @@ impl<'a> Play<'a> {
                 return Err(Stop::Failed("there is no connection".into()));
             }
             let (wires, record) = (&mut self.wires, &mut self.record);
-            let arrived = poll_fn(|cx| {
-                let aside = wires.iter_mut().enumerate().filter(|(nth, _)| *nth != current);
-                for (nth, wire) in aside {
-                    if let Poll::Ready(payload) = wire.poll_ping(cx, record) {
-                        return Poll::Ready(Err((nth, payload)));
-                    }
-                }
-                wires[current].poll_next(cx, record).map(Ok)
+            let arrived = poll_fn(|cx| match poll_pings(wires, Some(current), cx, record) {
+                Poll::Ready(ping) => Poll::Ready(Err(ping)),
+                Poll::Pending => wires[current].poll_next(cx, record).map(Ok),
             });
             match arrived.await {
                 Ok(incoming) => return Ok(incoming),
@@ -687,14 +514,7 @@ impl<'a> Play<'a> {
         let deadline = Instant::now() + time;
         loop {
             let (wires, record) = (&mut self.wires, &mut self.record);
-            let pinged = poll_fn(|cx| {
-                for (nth, wire) in wires.iter_mut().enumerate() {
-                    if let Poll::Ready(payload) = wire.poll_ping(cx, record) {
-                        return Poll::Ready((nth, payload));
-                    }
-                }
-                Poll::Pending
-            });
+            let pinged = poll_fn(|cx| poll_pings(wires, None, cx, record));
             match timeout_at(deadline, pinged).await {
                 Ok((nth, payload)) => self.pong_on(nth, &payload).await,
                 Err(_) => return,
@@ -743,11 +563,8 @@ impl<'a> Play<'a> {
     async fn send_now(&mut self, words: &str, payload: &[u8], first: u8) -> Result<(), Stop> {
         let framing = Framing::One(first);
         let patience = self.patience;
-        let wire = self
-            .wires
-            .get_mut(self.current)
-            .ok_or(Stop::Failed("there is no connection".into()))?;
-        wire.send(&mut self.record, words, payload, &framing, patience).await;
+        let (wire, record) = self.at_hand()?;
+        wire.send(record, words, payload, &framing, patience).await;
         Ok(())
     }
 
@@ -787,100 +604,6 @@ impl<'a> Play<'a> {
             }
         }
         Ok(())
-    }
-
-    // ---- Ends ----
-
-    async fn ends(&mut self, ending: &Ending) -> Result<(), Stop> {
-        let within = ending.within.unwrap_or(self.patience);
-        match &ending.kind {
-            EndKind::Open => self.is_open(within).await,
-            EndKind::Closed(codes, reason) => {
-                let close = self.closes(ending, within).await?;
-                let Some(close) = close else {
-                    return Err(Stop::Close(format!(
-                        "must {ending}; the connection ended without a close frame"
-                    )));
-                };
-                let code = close.as_ref().map(|close| close.code);
-                let found = close.as_ref().map_or("no code".into(), Close::to_string);
-                let said = close.as_ref().map_or("", |close| &close.reason);
-                if !codes.contains(&code) || reason.is_some_and(|reason| reason != said) {
-                    return Err(Stop::Close(format!("must {ending}; it was with {found}")));
-                }
-                self.ends_after_close(code, within).await
-            }
-            EndKind::Gone => match self.closes(ending, within).await? {
-                None => Ok(()),
-                Some(close) => self.ends_after_close(close.map(|close| close.code), within).await,
-            },
-        }
-    }
-
-    /// It answers a ping, and nothing else comes.
-    async fn is_open(&mut self, within: Duration) -> Result<(), Stop> {
-        const PAYLOAD: &[u8] = b"still open";
-        self.send_now("a ping", PAYLOAD, octets::PING).await?;
-        let deadline = Instant::now() + within;
-        loop {
-            let Some(incoming) = self.receive_until(deadline).await? else {
-                return Err(Stop::Close(format!(
-                    "must stay open; it does not answer a ping within {within:?}"
-                )));
-            };
-            match incoming {
-                Incoming::Pong(payload) if payload == PAYLOAD => return Ok(()),
-                incoming if self.is_incidental(&incoming).await? => {}
-                incoming => {
-                    return Err(Stop::Close(format!("must stay open; there came {incoming}")));
-                }
-            }
-        }
-    }
-
-    /// The close frame of the peer; nothing if the connection ends without one.
-    async fn closes(
-        &mut self,
-        ending: &Ending,
-        within: Duration,
-    ) -> Result<Option<Option<Close>>, Stop> {
-        let deadline = Instant::now() + within;
-        loop {
-            let Some(incoming) = self.receive_until(deadline).await? else {
-                return Err(Stop::Close(format!(
-                    "must {ending}; it is still open after {within:?}"
-                )));
-            };
-            match incoming {
-                Incoming::Close(close) => return Ok(Some(close)),
-                Incoming::End => return Ok(None),
-                incoming if self.is_incidental(&incoming).await? => {}
-                incoming => {
-                    return Err(Stop::Close(format!("must {ending}; there came {incoming}")));
-                }
-            }
-        }
-    }
-
-    /// After the close frames the server ends the connection, as RFC 6455 §7.1.1 wants it.
-    async fn ends_after_close(&mut self, code: Option<u16>, within: Duration) -> Result<(), Stop> {
-        let payload = code.map_or(vec![], |code| code.to_be_bytes().to_vec());
-        if !self.wire()?.has_closed {
-            self.send_now("the close frame in return", &payload, octets::CLOSE).await?;
-        }
-        if !self.stage.is_client() {
-            self.replace_by_nothing();
-            return Ok(());
-        }
-        match timeout(within, self.receive()).await {
-            Ok(Ok(Incoming::End)) => Ok(()),
-            Ok(incoming) => {
-                Err(Stop::Close(format!("after its close frame there came {}", incoming?)))
-            }
-            Err(_) => Err(Stop::Close(format!(
-                "the connection is still there {within:?} after the close frames"
-            ))),
-        }
     }
 
     // ---- The peer as a whole ----
@@ -968,66 +691,18 @@ impl<'a> Play<'a> {
     }
 }
 
-/// As much of a body as a reason has room for.
-fn beginning(body: &str) -> String {
-    Beginning(body, 200).to_string()
-}
-
-fn offered(http: &Http) -> impl Iterator<Item = &str> {
-    http.headers("sec-websocket-protocol").flat_map(|line| line.split(',')).map(str::trim)
-}
-
-/// An answer that opens a WebSocket (RFC 6455 §4.2.2) with this subprotocol.
-fn is_upgraded(http: &Http, protocol: &str) -> Result<(), String> {
-    if http.status() != Some(101) {
-        return Err(format!(
-            "expected HTTP 101; the answer is {:?} {:?}",
-            http.line(),
-            beginning(&http.body)
-        ));
+/// The next ping on any connection but this, and which it is.
+fn poll_pings(
+    wires: &mut [Wire],
+    but: Option<usize>,
+    cx: &mut Context<'_>,
+    record: &mut Record,
+) -> Poll<(usize, Bytes)> {
+    let aside = wires.iter_mut().enumerate().filter(|(nth, _)| Some(*nth) != but);
+    for (nth, wire) in aside {
+        if let Poll::Ready(payload) = wire.poll_ping(cx, record) {
+            return Poll::Ready((nth, payload));
+        }
     }
-    let header = |name| http.header(name).unwrap_or_default();
-    if !header("upgrade").eq_ignore_ascii_case("websocket") {
-        return Err(format!("the answer has Upgrade: {:?}", header("upgrade")));
-    }
-    if !header("connection").to_ascii_lowercase().contains("upgrade") {
-        return Err(format!("the answer has Connection: {:?}", header("connection")));
-    }
-    if header("sec-websocket-accept") != ACCEPT {
-        return Err("Sec-WebSocket-Accept does not match the key".into());
-    }
-    let agreed: Vec<&str> = http.headers("sec-websocket-protocol").collect();
-    if agreed != [protocol] {
-        return Err(format!("the server must agree to {protocol:?}; it agrees to {agreed:?}"));
-    }
-    if !header("sec-websocket-extensions").is_empty() {
-        return Err("an extension that was not offered".into());
-    }
-    Ok(())
-}
-
-/// A request that opens a WebSocket (RFC 6455 §4.1), at the path and with the subprotocol of
-/// Satellite.
-fn is_upgrade_request(http: &Http) -> Result<(), String> {
-    let mut line = http.line().split(' ');
-    if line.next() != Some("GET") {
-        return Err(format!("the request is {:?}", http.line()));
-    }
-    let path = line.next().unwrap_or_default();
-    if path.split('?').next() != Some("/ws") {
-        return Err(format!("the request is for {path:?}, not for /ws"));
-    }
-    let header = |name| http.header(name).unwrap_or_default().to_ascii_lowercase();
-    if header("upgrade") != "websocket" || !header("connection").contains("upgrade") {
-        return Err("the request is no upgrade to a WebSocket".into());
-    }
-    if header("sec-websocket-version") != "13" {
-        return Err(format!("Sec-WebSocket-Version is {:?}", header("sec-websocket-version")));
-    }
-    Ok(())
-}
-
-/// `Sec-WebSocket-Accept` for this key.
-fn accept_of(key: &str) -> String {
-    tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes())
+    Poll::Pending
 }
