@@ -1,16 +1,33 @@
 //! Wrong on purpose: servers and clients of this crate behind something that alters, drops, repeats
 //! or delays what passes. Each must be caught by a case that names the rule it breaks.
 
+/// A list of mutants: what each does, which cases must catch it, and how it is made.
+macro_rules! mutants {
+    ($($name:literal caught by [$($id:literal),+] = $tamper:expr;)*) => {
+        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
+            name: $name,
+            caught_by: &[$($id),+],
+            tamper: || Box::new($tamper),
+        },)*];
+    };
+}
+
 mod clients;
 pub(super) mod proxy;
 mod servers;
 
 use std::sync::Mutex;
 
-use electric_satellite::conformance::{Case, Outcome, client_cases, server_cases};
+use electric_satellite::{
+    conformance::{Case, Outcome, client_cases, server_cases},
+    wire::{
+        Message, Request,
+        proto::{SatAuthReq, SatRpcRequest, SatRpcResponse},
+    },
+};
 use libtest_mimic::{Failed, Trial};
 
-use proxy::Tamper;
+use proxy::{Frame, Pass, Tamper};
 
 /// Makes what alters one connection.
 type Tampering = fn() -> Box<dyn Tamper>;
@@ -66,4 +83,34 @@ pub(super) fn print_table() {
     for (mutant, cases) in table.iter() {
         println!("{mutant:<64} {}", cases.join(" "));
     }
+}
+
+/// Alters the answers to calls.
+fn answers(frame: Frame, change: fn(SatRpcResponse) -> Vec<SatRpcResponse>) -> Vec<Pass> {
+    match frame.message() {
+        Some(Message::Response(response)) => change(response)
+            .into_iter()
+            .map(|response| Pass::On(frame.with(&response.into())))
+            .collect(),
+        _ => vec![Pass::On(frame)],
+    }
+}
+
+/// Alters frames of one opcode.
+fn of_opcode(frame: Frame, opcode: u8, change: fn(Frame) -> Vec<Pass>) -> Vec<Pass> {
+    match frame.is(opcode) {
+        true => change(frame),
+        false => vec![Pass::On(frame)],
+    }
+}
+
+/// Changes what a client presents.
+fn presenting(request: SatRpcRequest, change: fn(SatAuthReq) -> SatAuthReq) -> SatRpcRequest {
+    let request_id = request.request_id;
+    let changed = match Request::decode(request.clone()) {
+        Ok(Request::Authenticate(auth)) => Request::from(change(auth)).encode(request_id),
+        _ => return request,
+    };
+    let Message::Request(changed) = changed else { return request };
+    changed
 }

@@ -3,14 +3,14 @@
 use electric_satellite::{
     conformance::{Case, Outcome},
     wire::{
-        Message, Request, Version,
+        Message, Version,
         proto::{SatAuthReq, SatRpcRequest, SatRpcResponse, sat_rpc_response::Result as Answer},
     },
 };
 
 use super::{
     super::client::run_through,
-    Mutant, Tampering,
+    Mutant, Tampering, answers, of_opcode, presenting,
     proxy::{Frame, Pass, Tamper, between},
 };
 
@@ -21,16 +21,6 @@ pub(super) fn run(case: &Case, tamper: Tampering) -> Outcome {
         tokio::spawn(between(server, far, tamper()));
         near
     })
-}
-
-macro_rules! mutants {
-    ($($name:literal caught by [$($id:literal),+] = $tamper:expr;)*) => {
-        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
-            name: $name,
-            caught_by: &[$($id),+],
-            tamper: || Box::new($tamper),
-        },)*];
-    };
 }
 
 /// Alters the request for the upgrade.
@@ -47,10 +37,7 @@ struct Frames(u8, fn(Frame) -> Vec<Pass>);
 
 impl Tamper for Frames {
     fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
-        match frame.is(self.0) {
-            true => (self.1)(frame),
-            false => vec![Pass::On(frame)],
-        }
+        of_opcode(frame, self.0, self.1)
     }
 }
 
@@ -74,24 +61,8 @@ struct Answers(fn(SatRpcResponse) -> Vec<SatRpcResponse>);
 
 impl Tamper for Answers {
     fn of_client(&mut self, frame: Frame) -> Vec<Pass> {
-        match frame.message() {
-            Some(Message::Response(response)) => (self.0)(response)
-                .into_iter()
-                .map(|response| Pass::On(frame.with(&response.into())))
-                .collect(),
-            _ => vec![Pass::On(frame)],
-        }
+        answers(frame, self.0)
     }
-}
-
-fn presenting(request: SatRpcRequest, change: fn(SatAuthReq) -> SatAuthReq) -> SatRpcRequest {
-    let request_id = request.request_id;
-    let changed = match Request::decode(request.clone()) {
-        Ok(Request::Authenticate(auth)) => Request::from(change(auth)).encode(request_id),
-        _ => return request,
-    };
-    let Message::Request(changed) = changed else { return request };
-    changed
 }
 
 mutants! {

@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     super::{server::Setting, simulated},
-    Mutant, Tampering,
+    Mutant, Tampering, answers, of_opcode, presenting,
     proxy::{Frame, Pass, Tamper, between},
 };
 
@@ -33,28 +33,12 @@ pub(super) fn run(case: &Case, tamper: Tampering) -> Outcome {
     })
 }
 
-macro_rules! mutants {
-    ($($name:literal caught by [$($id:literal),+] = $tamper:expr;)*) => {
-        pub(super) const MUTANTS: &[Mutant] = &[$(Mutant {
-            name: $name,
-            caught_by: &[$($id),+],
-            tamper: || Box::new($tamper),
-        },)*];
-    };
-}
-
 /// Alters the answers to calls.
 struct Answers(fn(SatRpcResponse) -> Vec<SatRpcResponse>);
 
 impl Tamper for Answers {
     fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
-        match frame.message() {
-            Some(Message::Response(response)) => (self.0)(response)
-                .into_iter()
-                .map(|response| Pass::On(frame.with(&response.into())))
-                .collect(),
-            _ => vec![Pass::On(frame)],
-        }
+        answers(frame, self.0)
     }
 }
 
@@ -63,10 +47,7 @@ struct Frames(u8, fn(Frame) -> Vec<Pass>);
 
 impl Tamper for Frames {
     fn of_server(&mut self, frame: Frame) -> Vec<Pass> {
-        match frame.is(self.0) {
-            true => (self.1)(frame),
-            false => vec![Pass::On(frame)],
-        }
+        of_opcode(frame, self.0, self.1)
     }
 }
 
@@ -208,19 +189,13 @@ fn back(frame: &Frame, request_id: u32, reply: Reply) -> Pass {
     Pass::Back(Frame { masked: false, ..frame.with(&reply.encode(request_id)) })
 }
 
-/// Changes what the client presents.
-fn presenting(
+/// Passes on what the client presents, changed.
+fn presents(
     request: SatRpcRequest,
     frame: &Frame,
     change: fn(SatAuthReq) -> SatAuthReq,
 ) -> Vec<Pass> {
-    let request_id = request.request_id;
-    match Request::decode(request) {
-        Ok(Request::Authenticate(auth)) => {
-            vec![Pass::On(frame.with(&Request::from(change(auth)).encode(request_id)))]
-        }
-        _ => vec![Pass::On(frame.clone())],
-    }
+    vec![Pass::On(frame.with(&presenting(request, change).into()))]
 }
 
 /// The answer to `startReplication` with another window.
@@ -321,7 +296,7 @@ mutants! {
         head.replacen("\r\n", "\r\nSec-WebSocket-Extensions: permessage-deflate\r\n", 1)
     });
     "accepts every token" caught by ["SAT-AUTH-002"] = Calls(|request, frame| {
-        presenting(request, frame, |auth| SatAuthReq { token: good_token(), ..auth })
+        presents(request, frame, |auth| SatAuthReq { token: good_token(), ..auth })
     });
     "starts replication for anybody" caught by ["SAT-AUTH-003"] = Calls(|request, frame| {
         match request.method.as_str() {
@@ -335,19 +310,19 @@ mutants! {
     "answers late" caught by ["SAT-AUTH-001"] = Delays::default();
     "swaps answers" caught by ["SAT-RPC-031"] = SwapsAnswers::default();
     "takes a client without an id" caught by ["SAT-AUTH-027"] = Calls(|request, frame| {
-        presenting(request, frame, |auth| match auth.id.is_empty() {
+        presents(request, frame, |auth| match auth.id.is_empty() {
             true => SatAuthReq { id: "nobody".into(), ..auth },
             false => auth,
         })
     });
     "takes the second connection of a client for another client" caught by
         ["SAT-DUP-001", "SAT-DUP-005"] = Calls(|request, frame| {
-        presenting(request, frame, |auth| {
+        presents(request, frame, |auth| {
             SatAuthReq { id: auth.id + &uuid::Uuid::new_v4().to_string(), ..auth }
         })
     });
     "forgets the case of client ids" caught by ["SAT-AUTH-018"] = Calls(|request, frame| {
-        presenting(request, frame, |auth| SatAuthReq { id: auth.id.to_lowercase(), ..auth })
+        presents(request, frame, |auth| SatAuthReq { id: auth.id.to_lowercase(), ..auth })
     });
     "welcomes whoever authenticates again" caught by
         ["SAT-REAUTH-001", "SAT-REAUTH-002", "SAT-REAUTH-003", "SAT-REAUTH-012"] =
