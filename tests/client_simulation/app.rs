@@ -2,12 +2,10 @@
 
 use std::{
     io,
-    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -24,13 +22,14 @@ use electric_satellite::{
 use sat_trans_op::Op;
 use serde_json::json;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf},
+    io::{AsyncReadExt, AsyncWriteExt},
     sync::watch,
     task::{JoinHandle, yield_now},
     time::{sleep, timeout},
 };
 
 use crate::{
+    counted::Counted,
     model::{BACKOFF, Model},
     network::{End, Link},
     service,
@@ -141,43 +140,6 @@ pub(crate) async fn other_client(world: Arc<World>) {
     world.note("another client of this id goes");
 }
 
-/// A stream that is counted as long as it is there.
-struct Counted(End, Model);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1.closed();
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
-}
-
 // ---- A run of the application ----
 
 /// An application that runs, with its client.
@@ -215,7 +177,7 @@ impl Instance {
             async move {
                 let stream = dial(world).await?;
                 model.opened();
-                Ok(Counted(stream, model))
+                Ok(Counted(stream, move || model.closed()))
             }
         };
         let client = builder(world, provider).renewal(renewal).dialer(dialer).build();

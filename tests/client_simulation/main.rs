@@ -20,6 +20,8 @@
 //! `CLIENT_SIMULATION_SEED=7` runs one schedule and tells what happens;
 //! `CLIENT_SIMULATION_SEEDS=100000` runs more of them.
 
+#[path = "../counted/mod.rs"]
+mod counted;
 #[path = "../network/mod.rs"]
 mod network;
 

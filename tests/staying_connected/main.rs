@@ -3,6 +3,8 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[path = "../counted/mod.rs"]
+mod counted;
 #[path = "../network/mod.rs"]
 mod network;
 #[path = "../peers/mod.rs"]

@@ -4,12 +4,10 @@ use std::{
     collections::VecDeque,
     future::{Future, ready},
     io,
-    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
@@ -23,12 +21,15 @@ use electric_satellite::{
 };
 use futures_util::future::BoxFuture;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf, duplex},
+    io::{DuplexStream, duplex},
     sync::watch,
     time::Instant,
 };
 
-use crate::common::{net::Raw, reply, started};
+use crate::{
+    common::{net::Raw, reply, started},
+    counted::Counted,
+};
 
 /// Lets in whoever brings a token of this kind.
 pub(crate) struct Tokens;
@@ -59,43 +60,6 @@ pub(crate) struct World {
     most_open: AtomicUsize,
     asked: Mutex<Vec<TokenReason>>,
     tokens: Mutex<Vec<&'static str>>,
-}
-
-/// A stream of the client's, which counts as open until it is dropped.
-struct Counted(DuplexStream, Arc<AtomicUsize>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.1.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.0).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.0).poll_shutdown(cx)
-    }
 }
 
 impl World {
@@ -174,7 +138,7 @@ impl World {
             .dialer(move |_, _| ready(dialed.dial()))
     }
 
-    fn dial(&self) -> io::Result<Counted> {
+    fn dial(&self) -> io::Result<Counted<DuplexStream, impl FnMut() + use<>>> {
         self.dials.lock().unwrap().push(Instant::now());
         if !*self.up.borrow() {
             return Err(io::ErrorKind::ConnectionRefused.into());
@@ -186,7 +150,10 @@ impl World {
         }
         let open = self.open.fetch_add(1, Ordering::Relaxed) + 1;
         self.most_open.fetch_max(open, Ordering::Relaxed);
-        Ok(Counted(near, Arc::clone(&self.open)))
+        let open = Arc::clone(&self.open);
+        Ok(Counted(near, move || {
+            open.fetch_sub(1, Ordering::Relaxed);
+        }))
     }
 
     /// What the provider was asked for.
