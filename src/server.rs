@@ -50,7 +50,10 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{FutureExt, future::OptionFuture};
+use futures_util::{
+    FutureExt,
+    future::{self, OptionFuture},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     join,
@@ -78,7 +81,7 @@ use crate::{
 use admission::{Admission, Overload, Place};
 use error::NotAdmitted;
 use headers::is_trusted;
-use live::LiveConnections;
+use live::{Busy, LiveConnections};
 use metrics::Handshake;
 use options::Options;
 use upgrade::Gate;
@@ -264,7 +267,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     let _ = stream.set_nodelay(true);
                     let (open, handler) = (open.clone(), handler.clone());
                     let span = tracing::info_span!("connection", %peer, client_id = Empty);
-                    let task = self.clone().open_then_serve(stream, peer.ip(), open, handler);
+                    let task = self.clone().serve_one(stream, peer.ip(), open, handler);
                     tokio::spawn(task.instrument(span));
                 }
                 Err(error) => {
@@ -281,20 +284,42 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         (live::stopping(*self.state.draining.wait().await), Cause::Drained)
     }
 
-    /// The way to the upgrade has its own task, so that a connection does not carry the size of
-    /// it for life.
-    async fn open_then_serve<O, OF, S, H, F>(
+    /// One connection from its first byte to its last. The way to the authentication is boxed, so that
+    /// the connection does not carry the size of it for life.
+    fn serve_one<O, OF, S, H, F>(
         self,
         stream: TcpStream,
         peer: IpAddr,
         open: O,
         handler: H,
-    ) where
+    ) -> impl Future<Output = ()> + Send
+    where
+        O: Fn(TcpStream) -> OF + Send + Sync,
+        OF: Future<Output = io::Result<S>> + Send,
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
+        F: Future<Output = ()> + Send,
+    {
+        let authenticated = Box::pin(self.open_then_authenticate(stream, peer, open, handler));
+        // An `async` block would keep what serves the connection twice.
+        authenticated.then(OptionFuture::from).map(drop)
+    }
+
+    /// Until the client is authenticated, and then what serves it; nothing if it is not, which is
+    /// logged.
+    async fn open_then_authenticate<O, OF, S, H, F>(
+        self,
+        stream: TcpStream,
+        peer: IpAddr,
+        open: O,
+        handler: H,
+    ) -> Option<impl Future<Output = ()> + Send + use<O, OF, S, H, F, A, R>>
+    where
         O: Fn(TcpStream) -> OF,
         OF: Future<Output = io::Result<S>>,
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync + 'static,
-        F: Future<Output = ()> + Send + 'static,
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+        H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
+        F: Future<Output = ()> + Send,
     {
         let upgraded = async {
             let mut entrance = self.enter(Some(peer))?;
@@ -303,45 +328,20 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
             let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open))?;
             self.upgrade(stream, entrance).await
         };
-        match upgraded.await {
-            Ok(upgraded) => {
-                let task = self.authenticate_then_serve(upgraded, handler);
-                drop(tokio::spawn(task.in_current_span()));
+        let upgraded = match upgraded.await {
+            Ok(upgraded) => upgraded,
+            Err(AcceptError::NotUpgraded) => return None,
+            Err(error) => {
+                tracing::info!(reason = %error, "connection not upgraded");
+                return None;
             }
-            Err(AcceptError::NotUpgraded) => {}
-            Err(error) => tracing::info!(reason = %error, "connection not upgraded"),
-        }
-    }
-
-    /// The way to the authentication is boxed, so that the connection does not carry the size of it
-    /// for life.
-    fn authenticate_then_serve<S, H, F>(
-        self,
-        upgraded: Upgraded<S>,
-        handler: H,
-    ) -> impl Future<Output = ()> + Send
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send,
-        H: Fn(Connection<AuthenticatedClient>) -> F + Send + Sync,
-        F: Future<Output = ()> + Send,
-    {
+        };
         let busy = self.state.live.busy();
-        let version = upgraded.version;
-        let authenticated = Box::pin(self.authenticate(upgraded));
-        async move {
-            let _busy = busy;
-            let (connection, driver) = match authenticated.await {
-                Ok(authenticated) => authenticated,
-                Err(error) => return tracing::info!(reason = %error, "client not authenticated"),
-            };
-            Span::current().record("client_id", display(connection.client_id()));
-            tracing::info!(%version, "client authenticated");
-            let handle = connection.handle();
-            // In a block of its own, which a panic drops with all that the handler holds.
-            let handled = async { handler(connection).await };
-            join!(driver, survive(handled, || tracing::error!("the handler panicked")));
-            if let Some(end) = handle.ended() {
-                tracing::info!(reason = %end.cause, "connection ended");
+        match self.authenticate(upgraded).await {
+            Ok((connection, driver)) => Some(attend(connection, driver, handler, busy)),
+            Err(error) => {
+                tracing::info!(reason = %error, "client not authenticated");
+                None
             }
         }
     }
@@ -532,6 +532,31 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let left = UnixTime::from_secs(end).left((self.options.clock)());
         Some(Instant::now().into_std() + left)
     }
+}
+
+/// Runs a connection and its handler to their ends.
+fn attend<H, F>(
+    connection: Connection<AuthenticatedClient>,
+    driver: impl Future<Output = ()> + Send,
+    handler: H,
+    busy: Busy,
+) -> impl Future<Output = ()> + Send
+where
+    H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
+    F: Future<Output = ()> + Send,
+{
+    Span::current().record("client_id", display(connection.client_id()));
+    tracing::info!(version = %connection.version(), "client authenticated");
+    let handle = connection.handle();
+    // In a block of its own, which a panic drops with all that the handler holds.
+    let handled = async move { handler(connection).await };
+    let handled = survive(handled, || tracing::error!("the handler panicked"));
+    future::join(driver, handled).map(move |_| {
+        if let Some(end) = handle.ended() {
+            tracing::info!(reason = %end.cause, "connection ended");
+        }
+        drop(busy);
+    })
 }
 
 /// What the embedder's code comes to; nothing if it panics, which is for whoever installed a panic

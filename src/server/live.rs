@@ -114,13 +114,18 @@ impl LiveConnections {
 
     /// How many there are, now and whenever that changes.
     pub(super) fn count(&self) -> watch::Receiver<usize> {
+        let table = self.lock();
+        self.count.send_replace(table.len());
         self.count.subscribe()
     }
 
     fn change(&self, change: impl FnOnce(&mut HashMap<u64, Handle<AuthenticatedClient>>)) {
         let mut table = self.lock();
         change(&mut table);
-        self.count.send_replace(table.len());
+        // Mostly nobody wants to know, and telling has its price.
+        if self.count.receiver_count() > 0 {
+            self.count.send_replace(table.len());
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Handle<AuthenticatedClient>>> {

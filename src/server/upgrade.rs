@@ -70,6 +70,8 @@ where
         // All of it has one deadline, which is the caller's: the requests, and the reading of the
         // answers.
         .header_read_timeout(None)
+        // An answer is one short piece.
+        .writev(false)
         .max_buf_size(limits.max_head)
         .keep_alive(overload.is_none())
         .serve_connection(TokioIo::new(stream), service)
