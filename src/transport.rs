@@ -19,7 +19,6 @@ use std::{
     mem,
     pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -125,9 +124,7 @@ async fn until(deadline: Option<std::time::Instant>) {
 struct Shared<P> {
     peer: P,
     version: Version,
-    max_unsent_bytes: usize,
-    max_unread_messages: usize,
-    max_unread_bytes: usize,
+    limits: Arc<Limits>,
     /// Wakes the driver: there is something to send, or room for something to receive, or the
     /// registry wants something.
     occupant: Occupant,
@@ -236,7 +233,7 @@ pub(crate) fn connect<P, S, X>(
     peer: P,
     occupant: Occupant,
     version: Version,
-    limits: &Limits,
+    limits: &Arc<Limits>,
 ) -> (Connection<P>, impl Future<Output = ()> + Send + use<P, S, X>)
 where
     P: Send + Sync + 'static,
@@ -246,9 +243,7 @@ where
     let shared = Arc::new(Shared {
         peer,
         version,
-        max_unsent_bytes: limits.max_unsent_bytes,
-        max_unread_messages: limits.max_unread_messages,
-        max_unread_bytes: limits.max_unread_bytes,
+        limits: Arc::clone(limits),
         occupant,
         readable: Notify::new(),
         sendable: Notify::new(),
@@ -271,14 +266,9 @@ where
     });
     let connection = Connection::new(Arc::clone(&shared));
     let watch = Watch {
-        keepalive: Keepalive::new(
-            limits.ping_interval,
-            limits.ping_timeout,
-            Instant::now().into_std(),
-        ),
+        keepalive: Keepalive::new(Instant::now().into_std()),
         pinged_for: 0,
         ping_waits: false,
-        write_timeout: limits.write_timeout,
         progress: None,
     };
     (connection, drive(socket, shared, watch))
@@ -299,13 +289,22 @@ where
     let driven = Driven(shared);
     async move {
         let Driven(shared) = &driven;
+        // One for life: deadlines move on with every message, and a timer need not be told so
+        // under a lock when it is moved to a later time.
+        let mut timer = pin!(sleep_until(Instant::now()));
         let mut next = shared.step(&mut socket, &mut watch, None);
         while let Some(Next { wants_input, deadline, pauses }) = next {
+            let is_timed = deadline.is_some();
+            if let Some(deadline) = deadline.map(Instant::from)
+                && deadline != timer.deadline()
+            {
+                timer.as_mut().reset(deadline);
+            }
             let happened = select! {
                 // What has arrived counts before time and everybody else.
                 biased;
                 happened = socket.next(wants_input) => Some(happened),
-                () = until(deadline) => None,
+                () = &mut timer, if is_timed => None,
                 () = shared.occupant.woken() => None,
                 () = ready(()), if pauses => {
                     shared.paused();
@@ -354,7 +353,6 @@ struct Watch {
     pinged_for: u64,
     /// The ping whose answer is waited for has not left.
     ping_waits: bool,
-    write_timeout: Duration,
     /// Since when the network has taken nothing, and how much it had taken then.
     progress: Option<(std::time::Instant, u64)>,
 }
@@ -372,13 +370,14 @@ impl Watch {
         socket: &mut Socket<S>,
         occupant: &Occupant,
         attention: Attention,
+        limits: &Limits,
     ) -> Option<Fault> {
         self.progress = match self.progress {
             _ if socket.is_flushed() => None,
             Some((since, written)) if written == socket.written() => Some((since, written)),
             _ => Some((now, socket.written())),
         };
-        if self.stuck_at().is_some_and(|stuck_at| stuck_at <= now) {
+        if self.stuck_at(limits).is_some_and(|stuck_at| stuck_at <= now) {
             return Some(Fault::Stuck);
         }
         // A peer need not answer a ping that is on its way here: what holds it up has a deadline.
@@ -400,7 +399,7 @@ impl Watch {
             self.ping_waits |= self.keepalive.ping_now(now);
             socket.ping();
         }
-        match self.keepalive.due(now) {
+        match self.keepalive.due(now, limits) {
             Due::Nothing => None,
             Due::Ping => {
                 metrics::counter!("satellite_pings_total").increment(1);
@@ -422,13 +421,13 @@ impl Watch {
         }
     }
 
-    fn stuck_at(&self) -> Option<std::time::Instant> {
-        self.progress.map(|(since, _)| since + self.write_timeout)
+    fn stuck_at(&self, limits: &Limits) -> Option<std::time::Instant> {
+        self.progress.map(|(since, _)| since + limits.write_timeout)
     }
 
-    fn deadline(&self, listening: bool) -> Option<std::time::Instant> {
-        let keepalive = self.keepalive.deadline().filter(|_| listening);
-        keepalive.into_iter().chain(self.stuck_at()).min()
+    fn deadline(&self, listening: bool, limits: &Limits) -> Option<std::time::Instant> {
+        let keepalive = self.keepalive.deadline(limits).filter(|_| listening);
+        keepalive.into_iter().chain(self.stuck_at(limits)).min()
     }
 }
 
@@ -470,7 +469,7 @@ impl<P> Shared<P> {
         let attention = self.attention(live);
         let listening = attention == Attention::Listening;
         if end.is_none()
-            && let Some(fault) = watch.look(now, socket, &self.occupant, attention)
+            && let Some(fault) = watch.look(now, socket, &self.occupant, attention, &self.limits)
         {
             hand_in(&mut *live.session, now, Input::Fault(fault));
             end = self.carry_out(live, 0, |frame| socket.feed(frame));
@@ -479,7 +478,8 @@ impl<P> Shared<P> {
             self.ended(live, end);
             return None;
         }
-        let deadlines = live.session.deadline().into_iter().chain(watch.deadline(listening));
+        let deadlines =
+            live.session.deadline().into_iter().chain(watch.deadline(listening, &self.limits));
         Some(Next {
             wants_input: listening,
             deadline: deadlines.min(),
@@ -592,7 +592,7 @@ impl<P> Shared<P> {
     /// A peer that does not take its answers is not asked for more questions. What it is sent
     /// unasked does not count, lest two ends wait for each other.
     fn attention(&self, live: &Live<P>) -> Attention {
-        if live.unflushed_answers >= self.max_unsent_bytes {
+        if live.unflushed_answers >= self.limits.max_unsent_bytes {
             Attention::Clogged
         } else if self.has_room(live) && live.session.wants_input() {
             Attention::Listening
@@ -605,8 +605,8 @@ impl<P> Shared<P> {
     /// is taken than otherwise, for it may stand behind what is unread; so may the peer's close.
     fn has_room(&self, live: &Live<P>) -> bool {
         let times = if self.occupant.is_challenged() { CHALLENGED_TIMES } else { 1 };
-        live.unread.len() < self.max_unread_messages.saturating_mul(times)
-            && live.unread_bytes < self.max_unread_bytes.saturating_mul(times)
+        live.unread.len() < self.limits.max_unread_messages.saturating_mul(times)
+            && live.unread_bytes < self.limits.max_unread_bytes.saturating_mul(times)
     }
 
     /// It is over: everybody who waits learns it.

@@ -59,7 +59,7 @@ pub struct Connector {
     dialer: Option<Dialer>,
     /// What is offered, newest first.
     versions: Vec<Version>,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 /// Opens streams in another way than by TCP.
@@ -75,7 +75,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 pub struct Upgraded<S> {
     socket: Socket<S>,
     version: Version,
-    limits: Limits,
+    limits: Arc<Limits>,
 }
 
 impl Connector {
@@ -103,7 +103,7 @@ impl Connector {
             tls: None,
             dialer: None,
             versions: vec![Version::V0_12],
-            limits: Limits::client(),
+            limits: Arc::new(Limits::client()),
         })
     }
 
@@ -151,7 +151,7 @@ impl Connector {
     /// The limits make no sense; [`Limits::check`] says so beforehand.
     #[track_caller]
     pub fn with_limits(self, limits: Limits) -> Connector {
-        Connector { limits: limits.checked(), ..self }
+        Connector { limits: Arc::new(limits.checked()), ..self }
     }
 
     /// The same connector, which gives each step of connecting this long.
@@ -161,8 +161,12 @@ impl Connector {
     /// It is no time, or more than 136 years; see [`Limits::check`].
     #[track_caller]
     pub fn with_timeout(mut self, timeout: Duration) -> Connector {
-        let limits = Limits { upgrade_timeout: timeout, auth_timeout: timeout, ..self.limits };
-        self.limits = limits.checked();
+        let limits = Limits {
+            upgrade_timeout: timeout,
+            auth_timeout: timeout,
+            ..Limits::clone(&self.limits)
+        };
+        self.limits = Arc::new(limits.checked());
         self
     }
 
@@ -318,7 +322,7 @@ impl Connector {
         // The library has checked that it is one of those.
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
         let version = chosen.and_then(|chosen| chosen.to_str().ok()?.parse().ok());
-        let (version, limits) = (version.unwrap_or(versions[0]), self.limits.clone());
+        let (version, limits) = (version.unwrap_or(versions[0]), Arc::clone(&self.limits));
         Ok(Upgraded { socket: Socket::new(stream, &limits), version, limits })
     }
 

@@ -31,7 +31,7 @@ pub enum ExpiryPolicy {
 /// What a server is configured with, beside its authenticator and its registry.
 #[derive(Clone)]
 pub(super) struct Options {
-    pub(super) limits: Limits,
+    pub(super) limits: Arc<Limits>,
     pub(super) versions: RangeInclusive<Version>,
     pub(super) server_id: Arc<str>,
     pub(super) clock: Clock,
@@ -53,7 +53,7 @@ impl Options {
     /// The defaults, for an authenticator with this to say.
     pub(super) fn new(warning: Option<&'static str>) -> Options {
         Options {
-            limits: Limits::default(),
+            limits: Arc::default(),
             versions: Version::V0_6..=Version::V0_12,
             server_id: uuid::Uuid::new_v4().to_string().into(),
             clock: Arc::new(UnixTime::now),
@@ -81,7 +81,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     #[track_caller]
     pub fn with_limits(self, limits: Limits) -> Server<A, R> {
         let limits = limits.checked();
-        self.with(|options| options.limits = limits)
+        self.with(|options| options.limits = Arc::new(limits))
     }
 
     /// The same server with other versions. Of several that a client offers, the newest among

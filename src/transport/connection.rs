@@ -393,7 +393,7 @@ impl<P> Sender<P> {
             room.as_mut().enable();
             {
                 let mut live = shared.lock();
-                if live.unsent + live.unflushed < shared.max_unsent_bytes {
+                if live.unsent + live.unflushed < shared.limits.max_unsent_bytes {
                     live.session.send(message)?;
                     live.unsent += length;
                     break;

@@ -1,12 +1,12 @@
 //! Whether the peer is still there: pings with a deadline, without a clock.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use super::Limits;
 
 /// When a silent peer is pinged, and when it counts as gone.
 #[derive(Debug)]
 pub(super) struct Keepalive {
-    interval: Option<Duration>,
-    timeout: Duration,
     heard: Instant,
     pinged: Option<Instant>,
 }
@@ -21,8 +21,8 @@ pub(super) enum Due {
 }
 
 impl Keepalive {
-    pub(super) fn new(interval: Option<Duration>, timeout: Duration, now: Instant) -> Keepalive {
-        Keepalive { interval, timeout, heard: now, pinged: None }
+    pub(super) fn new(now: Instant) -> Keepalive {
+        Keepalive { heard: now, pinged: None }
     }
 
     /// The peer was heard, or is not listened to.
@@ -44,8 +44,8 @@ impl Keepalive {
         self.pinged = self.pinged.map(|_| now);
     }
 
-    pub(super) fn due(&mut self, now: Instant) -> Due {
-        if self.deadline().is_none_or(|deadline| now < deadline) {
+    pub(super) fn due(&mut self, now: Instant, limits: &Limits) -> Due {
+        if self.deadline(limits).is_none_or(|deadline| now < deadline) {
             return Due::Nothing;
         }
         match self.pinged {
@@ -58,47 +58,56 @@ impl Keepalive {
     }
 
     /// When something is due, if the peer stays silent.
-    pub(super) fn deadline(&self) -> Option<Instant> {
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Instant> {
         match self.pinged {
-            Some(pinged) => Some(pinged + self.timeout),
-            None => self.interval.map(|interval| self.heard + interval),
+            Some(pinged) => Some(pinged + limits.ping_timeout),
+            None => limits.ping_interval.map(|interval| self.heard + interval),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    fn limits(ping_interval: Option<Duration>) -> Limits {
+        Limits { ping_interval, ping_timeout: 5 * SECOND, ..Limits::default() }
+    }
+
     #[test]
     fn a_silent_peer_is_pinged_and_then_counts_as_gone() {
         let start = Instant::now();
-        let mut keepalive = Keepalive::new(Some(20 * SECOND), 5 * SECOND, start);
-        assert_eq!(keepalive.due(start + 19 * SECOND), Due::Nothing);
-        assert_eq!(keepalive.due(start + 20 * SECOND), Due::Ping);
-        assert_eq!(keepalive.due(start + 24 * SECOND), Due::Nothing);
-        assert_eq!(keepalive.due(start + 25 * SECOND), Due::Dead);
+        let limits = limits(Some(20 * SECOND));
+        let mut keepalive = Keepalive::new(start);
+        assert_eq!(keepalive.due(start + 19 * SECOND, &limits), Due::Nothing);
+        assert_eq!(keepalive.due(start + 20 * SECOND, &limits), Due::Ping);
+        assert_eq!(keepalive.due(start + 24 * SECOND, &limits), Due::Nothing);
+        assert_eq!(keepalive.due(start + 25 * SECOND, &limits), Due::Dead);
     }
 
     #[test]
     fn a_peer_that_is_heard_is_left_alone() {
         let start = Instant::now();
-        let mut keepalive = Keepalive::new(Some(20 * SECOND), 5 * SECOND, start);
-        assert_eq!(keepalive.due(start + 20 * SECOND), Due::Ping);
+        let limits = limits(Some(20 * SECOND));
+        let mut keepalive = Keepalive::new(start);
+        assert_eq!(keepalive.due(start + 20 * SECOND, &limits), Due::Ping);
         keepalive.heard(start + 21 * SECOND);
-        assert_eq!(keepalive.due(start + 40 * SECOND), Due::Nothing);
-        assert_eq!(keepalive.deadline(), Some(start + 41 * SECOND));
+        assert_eq!(keepalive.due(start + 40 * SECOND, &limits), Due::Nothing);
+        assert_eq!(keepalive.deadline(&limits), Some(start + 41 * SECOND));
     }
 
     #[test]
     fn without_an_interval_only_pings_out_of_turn_have_a_deadline() {
         let start = Instant::now();
-        let mut keepalive = Keepalive::new(None, 5 * SECOND, start);
-        assert_eq!(keepalive.deadline(), None);
+        let limits = limits(None);
+        let mut keepalive = Keepalive::new(start);
+        assert_eq!(keepalive.deadline(&limits), None);
         assert!(keepalive.ping_now(start));
         assert!(!keepalive.ping_now(start + SECOND));
-        assert_eq!(keepalive.due(start + 5 * SECOND), Due::Dead);
+        assert_eq!(keepalive.due(start + 5 * SECOND, &limits), Due::Dead);
     }
 }
