@@ -4,6 +4,7 @@
 //! JSON Web Tokens, configured by hand or from Electric's own variables
 //! ([`JwtAuthenticator::from_vars`]).
 
+mod aside;
 mod cache;
 mod claims;
 mod config;
@@ -27,6 +28,7 @@ use crate::session::{AuthRequest, Refusal, Token, UnixTime, Verified};
 
 use json::Value;
 
+use aside::Aside;
 use cache::{CachedToken, TokenCache, token_digest};
 use claims::Judged;
 use keyset::Snapshot;
@@ -235,6 +237,7 @@ pub struct JwtAuthenticator {
     replay_guard: Option<Arc<dyn ReplayGuard>>,
     revocations: Option<Arc<dyn Revocations>>,
     cache: Option<TokenCache>,
+    aside: Aside,
     sources: Vec<Source>,
 }
 
@@ -258,6 +261,7 @@ impl JwtAuthenticator {
             replay_guard: None,
             revocations: None,
             cache: None,
+            aside: Aside::new(),
             sources: vec![],
         }
     }
@@ -310,11 +314,42 @@ impl JwtAuthenticator {
     }
 
     fn judge(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
-        let token = token.expose();
         let judged = match &self.keys {
-            None => self.rules.judge(unsigned_payload(token)?.into(), now)?,
-            Some(keys) => self.judge_signed(token, &keys.snapshot(), now)?,
+            None => self.rules.judge(unsigned_payload(token.expose())?.into(), now)?,
+            Some(keys) => {
+                let keys = keys.snapshot();
+                if keys.keys.keys().is_empty() {
+                    return Err(AuthError::Unavailable("there are no keys".into()));
+                }
+                match self.remembered(token, &keys, now) {
+                    Some(judged) => judged?,
+                    None => {
+                        let payload = signed_payload(token.expose(), &keys.keys)?;
+                        self.judge_payload(token, payload, &keys, now)?
+                    }
+                }
+            }
         };
+        self.unless_revoked(judged)
+    }
+
+    /// The same, without holding up the thread for a verification that takes long.
+    async fn judge_aside(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
+        let keys = self.keys.as_ref().map(KeyRing::snapshot);
+        match keys.filter(|keys| keys.keys.take_long()) {
+            Some(keys) if self.remembered(token, &keys, now).is_none() => {
+                let (signed, by) = (token.clone(), Arc::clone(&keys));
+                let verify = move || signed_payload(signed.expose(), &by.keys);
+                let verified = self.aside.run(verify).await;
+                let failed = || AuthError::Unavailable("the verification panicked".into());
+                let payload = verified.ok_or_else(failed)??;
+                self.unless_revoked(self.judge_payload(token, payload, &keys, now)?)
+            }
+            _ => self.judge(token, now),
+        }
+    }
+
+    fn unless_revoked(&self, judged: Judged) -> Result<Judged, AuthError> {
         match &self.revocations {
             Some(revocations) if revocations.is_revoked(&judged.identity) => {
                 Err(AuthError::Revoked)
@@ -323,26 +358,34 @@ impl JwtAuthenticator {
         }
     }
 
-    fn judge_signed(
+    /// The verdict on a token that these keys have verified already, if it is remembered.
+    fn remembered(
         &self,
-        token: &str,
-        Snapshot { generation, keys }: &Snapshot,
+        token: &Token,
+        keys: &Snapshot,
+        now: UnixTime,
+    ) -> Option<Result<Judged, AuthError>> {
+        let cache = self.cache.as_ref()?;
+        let CachedToken { identity, times, .. } =
+            cache.get(&token_digest(token.expose()), keys.generation)?;
+        let in_time = self.rules.judge_times(&times, now);
+        Some(in_time.map(|()| Judged { identity, times, issuer: None }))
+    }
+
+    /// The verdict on the payload of a token that these keys have verified, which is remembered.
+    fn judge_payload(
+        &self,
+        token: &Token,
+        payload: Vec<u8>,
+        keys: &Snapshot,
         now: UnixTime,
     ) -> Result<Judged, AuthError> {
-        if keys.keys().is_empty() {
-            return Err(AuthError::Unavailable("there are no keys".into()));
+        let judged = self.rules.judge(payload.into(), now)?;
+        if let Some(cache) = &self.cache {
+            let (identity, times) = (judged.identity.clone(), judged.times);
+            let cached = CachedToken { generation: keys.generation, identity, times };
+            cache.insert(token_digest(token.expose()), cached);
         }
-        let Some(cache) = &self.cache else {
-            return self.rules.judge(signed_payload(token, keys)?.into(), now);
-        };
-        let digest = token_digest(token);
-        if let Some(CachedToken { identity, times, .. }) = cache.get(&digest, *generation) {
-            self.rules.judge_times(&times, now)?;
-            return Ok(Judged { identity, times, issuer: None });
-        }
-        let judged = self.rules.judge(signed_payload(token, keys)?.into(), now)?;
-        let (identity, times) = (judged.identity.clone(), judged.times);
-        cache.insert(digest, CachedToken { generation: *generation, identity, times });
         Ok(judged)
     }
 
@@ -370,11 +413,11 @@ impl Authenticator for JwtAuthenticator {
     ) -> Result<Verified, AuthError> {
         // Before the verdict, so that no exchange is missed between it and the question.
         let before = self.keys.as_ref().map_or(0, |keys| keys.snapshot().generation);
-        let mut verdict = self.judge(request.token(), now);
+        let mut verdict = self.judge_aside(request.token(), now).await;
         if let (Err(AuthError::UnknownKey), Some(keys)) = (&verdict, &self.keys)
             && keys.look_for_new_keys(before).await
         {
-            verdict = self.judge(request.token(), now);
+            verdict = self.judge_aside(request.token(), now).await;
         }
         let judged = verdict?;
         self.use_once(&judged, now).await?;

@@ -112,6 +112,12 @@ impl Algorithm {
         self.family() == Family::Hmac
     }
 
+    /// Whether a verification takes a good part of a millisecond, in which a thread could have
+    /// served others.
+    pub(super) fn takes_long(self) -> bool {
+        matches!(self, Algorithm::ES384 | Algorithm::ES512)
+    }
+
     /// The fewest bytes that a shared secret may have
     /// ([RFC 7518 §3.2](https://www.rfc-editor.org/rfc/rfc7518#section-3.2)).
     pub(super) fn secret_bytes(self) -> usize {

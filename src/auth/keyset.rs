@@ -135,6 +135,11 @@ impl KeySet {
         &self.keys
     }
 
+    /// Whether there is one whose verifications take long.
+    pub(super) fn take_long(&self) -> bool {
+        self.keys.iter().any(|key| key.algorithm().takes_long())
+    }
+
     /// The keys that a token with this header is tried against.
     pub(super) fn candidates(
         &self,

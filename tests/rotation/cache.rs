@@ -4,20 +4,24 @@
 //! buffer, so two verdicts with the same buffer, both of them alive, come from one verification.
 
 use std::{
+    pin::pin,
     sync::atomic::{AtomicBool, Ordering::SeqCst},
     thread,
 };
 
 use electric_satellite::{
     auth::{
-        ClaimRules, InProcessReplayGuard, JwtAuthenticator, KeyRing, KeySet, RevocationList,
-        Revoked,
+        Algorithm, Authenticator, ClaimRules, InProcessReplayGuard, JwtAuthenticator, Key, KeyRing,
+        KeySet, RevocationList, Revoked,
     },
     session::{Token, Verified},
 };
+use futures_util::FutureExt;
 use serde_json::json;
 
-use crate::support::{at, issuer, named_issuer, secure, verify, verify_at};
+use crate::support::{
+    at, corpus_minter, corpus_token, issuer, named_issuer, pem, request, secure, verify, verify_at,
+};
 
 fn verified(authenticator: &JwtAuthenticator, token: &Token) -> Verified {
     authenticator.verify(token, at(0)).expect("a good token")
@@ -233,4 +237,34 @@ fn users_are_never_mixed_up() {
         done.store(true, SeqCst);
         assert!(finished.iter().all(Result::is_ok));
     });
+}
+
+#[tokio::test]
+async fn a_verification_that_takes_long_does_not_hold_up_its_thread_and_is_remembered_too() {
+    // Whether the first look brings the verdict. If not, it is waited for.
+    async fn at_once(authenticator: &JwtAuthenticator, token: &Token) -> (bool, Verified) {
+        let request = request(token);
+        let mut verdict = pin!(authenticator.authenticate(&request, at(0)));
+        let first = verdict.as_mut().now_or_never();
+        let waited = first.is_none();
+        let verdict = match first {
+            Some(verdict) => verdict,
+            None => verdict.await,
+        };
+        (!waited, verdict.expect("a good token"))
+    }
+    for (algorithm, name, is_short) in
+        [(Algorithm::ES256, "p256", true), (Algorithm::ES384, "p384", false)]
+    {
+        let key = Key::from_pem(algorithm, pem(&format!("{name}.pub.pem")).as_bytes()).unwrap();
+        let token = corpus_token(&corpus_minter(algorithm, name), "u");
+        let authenticator = secure(key).with_cache(10);
+        let (first, verdict) = at_once(&authenticator, &token).await;
+        assert_eq!(first, is_short, "{algorithm}");
+        let (again, same_verdict) = at_once(&authenticator, &token).await;
+        assert!(again && same(&verdict, &same_verdict), "{algorithm}");
+        let forged = Token::new(format!("{}AAAA", token.expose())).unwrap();
+        let verdict = authenticator.authenticate(&request(&forged), at(0)).await;
+        assert_eq!(verdict.unwrap_err().to_string(), "Invalid token signature", "{algorithm}");
+    }
 }
