@@ -45,12 +45,9 @@ model:
 faults:
     cargo test --all-features --test faults
 
-# Instruction counts, sizes, what connections and streams cost; see benches/README.md.
-bench:
-    cargo bench --bench instructions
-    cargo bench --bench sizes
-    cargo bench --bench connections
-    cargo bench --bench stream
+# What it costs and how fast it is, in under ten minutes; see docs/PERFORMANCE.md.
+bench *ARGS:
+    cargo bench --features tls --bench performance -- {{ARGS}}
 
 # A service under honest and hostile load for so many seconds, audited; see tests/soak.
 soak SECONDS="600":
