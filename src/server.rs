@@ -68,7 +68,7 @@ use tracing::{
 };
 
 use crate::{
-    auth::{AuthError, Authenticator},
+    auth::Authenticator,
     registry::{InProcessRegistry, Occupant, Registry},
     session::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
@@ -440,6 +440,10 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                             session.resolve_registered(request, Ok(admitted));
                         }
                         Ok(Some(Err(reason))) => {
+                            // Before the refusal is sent, which may take its time.
+                            if reason.is_failed_authentication() {
+                                place.failed(limits);
+                            }
                             let client_id = request.client_id().clone();
                             session.resolve_registered(request, Err(reason.refusal()));
                             refused = Some((client_id, reason));
@@ -452,10 +456,6 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 Err(end) => {
                     let error = match refused {
                         Some((client_id, NotAdmitted::Auth(error))) => {
-                            let blameless = matches!(error, AuthError::Unavailable(_));
-                            if let Some(address) = place.address().filter(|_| !blameless) {
-                                self.state.admission.failed(address, limits);
-                            }
                             AcceptError::Refused { client_id, error }
                         }
                         Some((client_id, NotAdmitted::Registry(error))) => {

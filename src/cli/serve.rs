@@ -18,7 +18,10 @@ use electric_satellite::{
     transport::{BadLimit, Limits},
 };
 use ipnet::IpNet;
-use tokio::{net::TcpListener, select};
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    select,
+};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{
     Layer, filter::Targets, fmt, layer::SubscriberExt, util::SubscriberInitExt,
@@ -36,6 +39,10 @@ const PAYLOAD_PRINTERS: [&str; 2] = ["tungstenite", "tokio_tungstenite"];
 
 /// How often the files of the TLS certificate are looked at.
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// How many connections may wait to be accepted, if the system lets them. When clients come back all
+/// at once, one that finds no room tries again after a second.
+const BACKLOG: u32 = 4096;
 
 /// How long a newcomer waits for another connection of the same client to leave.
 const DUPLICATE_WAIT: Duration = Duration::from_secs(1);
@@ -373,7 +380,7 @@ fn init_log(level: LevelFilter, json: bool) {
 
 async fn serve(config: Config, instance_id: Option<String>) -> Result<(), String> {
     let insecure = config.authenticator.is_insecure();
-    let listener = listen(config.listen, insecure).await?;
+    let listener = listen(config.listen, insecure)?;
     let admin = match config.admin {
         Some(address) => Some(
             TcpListener::bind(address)
@@ -469,20 +476,23 @@ fn announce(config: &Config) {
 }
 
 /// Listens on the given address, or on the one that the mode makes sensible.
-async fn listen(
-    (address, port): (Option<IpAddr>, u16),
-    insecure: bool,
-) -> Result<TcpListener, String> {
-    let all = [IpAddr::from(Ipv6Addr::UNSPECIFIED), IpAddr::from(Ipv4Addr::UNSPECIFIED)];
-    let addresses = match address {
-        Some(address) => vec![address],
-        None if insecure => vec![IpAddr::from(Ipv4Addr::LOCALHOST)],
-        // The first serves IPv4 too, where the machine has IPv6.
-        None => all.to_vec(),
+fn listen((address, port): (Option<IpAddr>, u16), insecure: bool) -> Result<TcpListener, String> {
+    let listened = match address {
+        Some(address) => listen_on((address, port)),
+        None if insecure => listen_on((Ipv4Addr::LOCALHOST, port)),
+        // It serves IPv4 too, where the machine has IPv6.
+        None => listen_on((Ipv6Addr::UNSPECIFIED, port))
+            .or_else(|_| listen_on((Ipv4Addr::UNSPECIFIED, port))),
     };
-    let addresses: Vec<SocketAddr> =
-        addresses.into_iter().map(|address| (address, port).into()).collect();
-    TcpListener::bind(&*addresses)
-        .await
-        .map_err(|error| format!("Cannot listen on port {port} (HTTP_PORT): {error}"))
+    listened.map_err(|error| format!("Cannot listen on port {port} (HTTP_PORT): {error}"))
+}
+
+fn listen_on(address: impl Into<SocketAddr>) -> io::Result<TcpListener> {
+    let address = address.into();
+    let socket = if address.is_ipv6() { TcpSocket::new_v6()? } else { TcpSocket::new_v4()? };
+    // A service that starts again need not wait until the connections of the last one are forgotten.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }

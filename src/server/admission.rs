@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    mem,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -113,6 +114,8 @@ pub(super) struct Place {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
     standing: Standing,
+    /// One of the authentications that may still fail from the address is taken for this one.
+    may_fail: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -158,33 +161,12 @@ impl Admission {
             Some(_) => return None,
         };
         counts.count(&standing, address);
-        Some((Place { admission: Arc::clone(self), address, standing }, overload))
-    }
-
-    /// Whether a handshake may begin now, from this address.
-    pub(super) fn handshake(
-        &self,
-        address: Option<IpAddr>,
-        limits: &Limits,
-    ) -> Result<(), Overload> {
-        let now = Instant::now();
-        let mut counts = self.lock();
-        if let Some(offender) = address.and_then(|address| counts.offenders.get_mut(&key(address)))
-            && offender.refill(limits.failed_auths, limits.failed_auths_per_second, now) < 1.0
-        {
-            return Err(Overload::FailedAuthentications);
-        }
-        let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
-        let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
-        if bucket.refill(rate, rate.into(), now) < 1.0 {
-            return Err(Overload::HandshakeRate);
-        }
-        bucket.left -= 1.0;
-        Ok(())
+        let admission = Arc::clone(self);
+        Some((Place { admission, address, standing, may_fail: false }, overload))
     }
 
     /// An authentication failed, from this address.
-    pub(super) fn failed(&self, address: IpAddr, limits: &Limits) {
+    fn failed(&self, address: IpAddr, limits: &Limits) {
         let now = Instant::now();
         let (size, per_second) = (limits.failed_auths, limits.failed_auths_per_second);
         let mut counts = self.lock();
@@ -204,6 +186,16 @@ impl Admission {
 }
 
 impl Counts {
+    /// A handshake did not fail that might have.
+    fn give_back(&mut self, may_fail: &mut bool, address: Option<IpAddr>) {
+        if mem::take(may_fail)
+            && let Some(offender) =
+                address.and_then(|address| self.offenders.get_mut(&key(address)))
+        {
+            offender.left += 1.0;
+        }
+    }
+
     fn count(&mut self, standing: &Standing, address: Option<IpAddr>) {
         match standing {
             Standing::TurnedAway => self.turned_away += 1,
@@ -259,9 +251,47 @@ impl Place {
         Ok(())
     }
 
+    /// Whether a handshake may begin now.
+    ///
+    /// From an address from which some have failed it takes one of those that may still fail, lest
+    /// more come at the same time than may: that one comes back unless this handshake fails, too.
+    pub(super) fn handshake(&mut self, limits: &Limits) -> Result<(), Overload> {
+        let now = Instant::now();
+        let counts = &mut *self.admission.lock();
+        let offender = self.address.and_then(|address| counts.offenders.get_mut(&key(address)));
+        let may_fail = offender.map(|offender| {
+            offender.refill(limits.failed_auths, limits.failed_auths_per_second, now);
+            &mut offender.left
+        });
+        if may_fail.as_ref().is_some_and(|left| **left < 1.0) {
+            return Err(Overload::FailedAuthentications);
+        }
+        if let Some(rate) = limits.handshakes_per_second {
+            let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
+            if bucket.refill(rate, rate.into(), now) < 1.0 {
+                return Err(Overload::HandshakeRate);
+            }
+            bucket.left -= 1.0;
+        }
+        if let Some(left) = may_fail {
+            *left -= 1.0;
+            self.may_fail = true;
+        }
+        Ok(())
+    }
+
+    /// The authentication failed.
+    pub(super) fn failed(&mut self, limits: &Limits) {
+        let taken = mem::take(&mut self.may_fail);
+        if let Some(address) = self.address.filter(|_| !taken) {
+            self.admission.failed(address, limits);
+        }
+    }
+
     /// The client is authenticated, and counts as such from now on.
     pub(super) fn authenticated(&mut self) {
         let mut counts = self.admission.lock();
+        counts.give_back(&mut self.may_fail, self.address);
         counts.discount(&self.standing, self.address);
         self.standing = Standing::Authenticated;
         counts.count(&self.standing, self.address);
@@ -270,7 +300,9 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.admission.lock().discount(&self.standing, self.address);
+        let mut counts = self.admission.lock();
+        counts.give_back(&mut self.may_fail, self.address);
+        counts.discount(&self.standing, self.address);
     }
 }
 
@@ -356,35 +388,58 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_address_that_fails_too_often_waits() {
-        let admission = Admission::default();
-        let offender = ip("2001:db8:1:2:3::1");
         let limits = Limits { handshakes_per_second: None, ..limits() };
+        let admission = Arc::new(Admission::default());
+        let tried = |address: &str| {
+            let (mut place, _) = enter(&admission, address);
+            place.handshake(&limits).map(|()| place)
+        };
+        let waits = Some(Overload::FailedAuthentications);
         for _ in 0..2 {
-            assert_eq!(admission.handshake(Some(offender), &limits), Ok(()));
-            admission.failed(offender, &limits);
+            tried("2001:db8:1:2:3::1").unwrap().failed(&limits);
         }
-        let neighbour = Some(ip("2001:db8:1:2:ffff::9"));
-        assert_eq!(admission.handshake(neighbour, &limits), Err(Overload::FailedAuthentications));
-        assert_eq!(admission.handshake(Some(ip("2001:db8:1:3::1")), &limits), Ok(()));
+        assert_eq!(tried("2001:db8:1:2:ffff::9").err(), waits);
+        assert!(tried("2001:db8:1:3::1").is_ok());
         tokio::time::advance(Duration::from_secs(2)).await;
-        assert_eq!(admission.handshake(Some(offender), &limits), Ok(()));
-        admission.failed(offender, &limits);
-        assert_eq!(
-            admission.handshake(Some(offender), &limits),
-            Err(Overload::FailedAuthentications)
-        );
+        tried("2001:db8:1:2:3::1").unwrap().failed(&limits);
+        assert_eq!(tried("2001:db8:1:2:3::1").err(), waits);
         assert_eq!(retry_after(Overload::FailedAuthentications, &limits), 2);
     }
 
     #[tokio::test(start_paused = true)]
+    async fn no_more_are_tried_at_the_same_time_than_may_fail() {
+        let limits = Limits { handshakes_per_second: None, ..limits() };
+        let admission = Arc::new(Admission::default());
+        let place = || enter(&admission, "1.1.1.1").0;
+        // One has failed, so one more may.
+        place().failed(&limits);
+        let waits = Err(Overload::FailedAuthentications);
+        let mut good = place();
+        assert_eq!(good.handshake(&limits), Ok(()));
+        assert_eq!(place().handshake(&limits), waits);
+        good.authenticated();
+        // It was good, so it is as before.
+        let mut gone = place();
+        assert_eq!(gone.handshake(&limits), Ok(()));
+        assert_eq!(place().handshake(&limits), waits);
+        drop(gone);
+        let mut bad = place();
+        assert_eq!(bad.handshake(&limits), Ok(()));
+        bad.failed(&limits);
+        drop(bad);
+        assert_eq!(place().handshake(&limits), waits);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn handshakes_are_paced() {
-        let admission = Admission::default();
+        let admission = Arc::new(Admission::default());
+        let (mut place, _) = admission.enter(None, false, &limits()).unwrap();
         for _ in 0..2 {
-            assert_eq!(admission.handshake(None, &limits()), Ok(()));
+            assert_eq!(place.handshake(&limits()), Ok(()));
         }
-        assert_eq!(admission.handshake(None, &limits()), Err(Overload::HandshakeRate));
+        assert_eq!(place.handshake(&limits()), Err(Overload::HandshakeRate));
         tokio::time::advance(Duration::from_millis(500)).await;
-        assert_eq!(admission.handshake(None, &limits()), Ok(()));
+        assert_eq!(place.handshake(&limits()), Ok(()));
     }
 
     #[test]

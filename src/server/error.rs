@@ -82,6 +82,11 @@ pub(super) enum NotAdmitted {
 }
 
 impl NotAdmitted {
+    /// Whether the authentication failed, rather than could not be made or was in vain.
+    pub(super) fn is_failed_authentication(&self) -> bool {
+        matches!(self, NotAdmitted::Auth(error) if !matches!(error, AuthError::Unavailable(_)))
+    }
+
     pub(super) fn refusal(&self) -> Refusal {
         match self {
             NotAdmitted::Auth(error) => error.into(),

@@ -157,7 +157,7 @@ impl Gate<'_> {
         })?;
         let limits = &self.options.limits;
         let admitted = address.map_or(Ok(()), |address| place.comes_from(address, limits));
-        let admitted = admitted.and_then(|()| self.state.admission.handshake(address, limits));
+        let admitted = admitted.and_then(|()| place.handshake(limits));
         admitted.map_err(|overload| {
             metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
