@@ -5,6 +5,7 @@ mod conformance;
 mod connect;
 mod destination;
 mod follow;
+mod load;
 mod serve;
 mod shapes;
 mod signals;
@@ -20,8 +21,8 @@ use electric_satellite::{
 };
 use serde_json::{Map, Value, json};
 
-/// The Satellite protocol of ElectricSQL: a service, a token mint, a connection check, and the conformance
-/// suite.
+/// The Satellite protocol of ElectricSQL: a service, a token mint, a connection check, a load generator, and
+/// the conformance suite.
 #[derive(Parser)]
 #[command(name = "satellite", version, about, max_term_width = 100)]
 struct Cli {
@@ -38,6 +39,9 @@ enum Command {
     /// Connect to a service, show every step, and start replication; print what arrives.
     #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
+    /// Put a service under the load of many clients, and tell how long they wait for it.
+    #[command(after_long_help = load::OUTPUT)]
+    Load(Box<load::Load>),
     /// Hold a server or a client to the rules of the protocol, case by case.
     #[command(subcommand)]
     Conformance(conformance::Conformance),
@@ -154,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Token(mint) => mint.run(),
         Command::Connect(connect) => connect.run(),
+        Command::Load(load) => load.run(),
         Command::Conformance(conformance) => conformance.run(),
     }
 }

@@ -13,7 +13,7 @@ use electric_satellite::{
     },
 };
 
-#[derive(Args)]
+#[derive(Clone, Args)]
 pub(super) struct Destination {
     /// Where the service is, such as ws://localhost:5133.
     pub(super) url: String,

@@ -69,7 +69,9 @@ A row is an object by column. Its values are texts, as PostgreSQL prints them; n
 {\"base64\": \"...\"} where the bytes are no UTF-8.";
 
 #[derive(Args)]
-#[command(mut_arg("subscribe", |arg| arg.requires("follow")))]
+#[command(mut_arg("subscribe", |arg| arg.requires("follow").help(
+    "Subscribe to this table, and print its rows as they arrive. May be given more than once",
+)))]
 pub(super) struct FollowArgs {
     /// Stay connected, and print what arrives.
     #[arg(long)]
