@@ -3,8 +3,11 @@
 mod admin;
 mod conformance;
 mod connect;
+mod destination;
 mod follow;
+mod load;
 mod serve;
+mod shapes;
 mod signals;
 mod token;
 mod token_source;
@@ -14,11 +17,12 @@ use std::{collections::HashMap, fmt, fs, io, path::Path, process::ExitCode};
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use electric_satellite::{
     auth::{Algorithm, Minter, VARIABLES},
-    session::Token,
+    session::{Token, UnixTime},
 };
+use serde_json::{Map, Value, json};
 
-/// The Satellite protocol of ElectricSQL: a service, a token mint, a connection check, and the conformance
-/// suite.
+/// The Satellite protocol of ElectricSQL: a service, a token mint, a connection check, a load generator, and
+/// the conformance suite.
 #[derive(Parser)]
 #[command(name = "satellite", version, about, max_term_width = 100)]
 struct Cli {
@@ -35,6 +39,9 @@ enum Command {
     /// Connect to a service, show every step, and start replication; print what arrives.
     #[command(after_long_help = follow::OUTPUT)]
     Connect(connect::Connect),
+    /// Put a service under the load of many clients, and tell how long they wait for it.
+    #[command(after_long_help = load::OUTPUT)]
+    Load(Box<load::Load>),
     /// Hold a server or a client to the rules of the protocol, case by case.
     #[command(subcommand)]
     Conformance(conformance::Conformance),
@@ -69,6 +76,29 @@ impl Auth {
         Minter::from_vars(|variable| self.lookup(variable)).map_err(|errors| {
             format!("{errors}\nA private key to sign with is given by --private-key FILE")
         })
+    }
+
+    /// The claims that the service with the same variables wants of a token for this user, which is
+    /// valid for so many seconds from now on.
+    fn claims(&self, user: &str, expires_in: i64) -> Map<String, Value> {
+        let now = UnixTime::now().as_secs();
+        let mut claims = Map::new();
+        match self.set("AUTH_JWT_NAMESPACE") {
+            Some(namespace) => claims.insert(namespace, json!({ "sub": user })),
+            None => claims.insert("sub".into(), json!(user)),
+        };
+        claims.insert("jti".into(), json!(uuid::Uuid::new_v4().to_string()));
+        claims.insert("iat".into(), json!(now));
+        claims.insert("exp".into(), json!(now.saturating_add(expires_in)));
+        for (variable, claim) in [("AUTH_JWT_ISS", "iss"), ("AUTH_JWT_AUD", "aud")] {
+            if let Some(value) = self.set(variable) {
+                // Of several that are accepted, the first.
+                let several: Option<Vec<String>> = serde_json::from_str(&value).ok();
+                let value = several.and_then(|values| values.into_iter().next()).unwrap_or(value);
+                claims.insert(claim.into(), json!(value));
+            }
+        }
+        claims
     }
 }
 
@@ -128,6 +158,7 @@ pub(crate) fn main() -> ExitCode {
         Command::Serve(serve) => serve.run(),
         Command::Token(mint) => mint.run(),
         Command::Connect(connect) => connect.run(),
+        Command::Load(load) => load.run(),
         Command::Conformance(conformance) => conformance.run(),
     }
 }

@@ -1,25 +1,22 @@
 //! `satellite connect`: the handshake, step by step.
 
 use std::{
-    path::PathBuf,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
-use clap::{Args, value_parser};
+use clap::Args;
 use electric_satellite::{
-    client::{ClientTls, ConnectError, Connector, TokenProvider, TokenReason},
-    session::{Cause, ClientId, Close, End, Token, Violation},
-    transport::{CallFailure, Limits},
-    wire::{
-        ReplyError, Version,
-        proto::{SatErrorResp, SatInStartReplicationReq, sat_error_resp::ErrorCode},
-    },
+    client::{Connector, TokenProvider, TokenReason},
+    session::{ClientId, Close, End, Token},
+    transport::CallFailure,
+    wire::{ReplyError, proto::SatInStartReplicationReq},
 };
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{
+    destination::Destination,
     fail,
     follow::{self, FollowArgs},
     token_source::TokenArgs,
@@ -27,25 +24,16 @@ use super::{
 
 #[derive(Args)]
 pub(super) struct Connect {
-    /// Where the service is, such as ws://localhost:5133.
-    pub(super) url: String,
+    #[command(flatten)]
+    pub(super) service: Destination,
     #[command(flatten)]
     pub(super) token: TokenArgs,
     /// The client id to present; a random one unless given.
     #[arg(long, value_name = "ID")]
     pub(super) client_id: Option<String>,
-    /// The protocol version to offer, from 0.6 to 0.12.
-    #[arg(long, value_name = "VERSION", default_value = "0.12")]
-    protocol: String,
     /// The newest migration that this client has, if any.
     #[arg(long, value_name = "VERSION")]
     pub(super) schema_version: Option<String>,
-    /// Trust servers with a certificate by an authority in this file, in PEM, and no others.
-    #[arg(long, env = "SATELLITE_CA", value_name = "FILE")]
-    ca: Option<PathBuf>,
-    /// How long each step may take, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = value_parser!(u32).range(1..))]
-    timeout: u32,
     /// Print one JSON object instead of lines for people; with --follow, one for each line.
     #[arg(long)]
     pub(super) json: bool,
@@ -116,54 +104,22 @@ impl Connect {
         report.finish(outcome)
     }
 
-    pub(super) fn version(&self) -> Result<Version, String> {
-        format!("electric.{}", self.protocol)
-            .parse()
-            .map_err(|_| "--protocol takes a version such as 0.12".to_owned())
-    }
-
-    pub(super) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout.into())
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        let timeout = self.timeout();
-        Limits { upgrade_timeout: timeout, auth_timeout: timeout, ..Limits::client() }
-    }
-
-    pub(super) fn tls(&self) -> Result<Option<ClientTls>, String> {
-        let trusting = |ca: &PathBuf| {
-            ClientTls::trusting(ca).map_err(|error| format!("{}: {error}", ca.display()))
-        };
-        self.ca.as_ref().map(trusting).transpose()
-    }
-
-    pub(super) fn connector(&self) -> Result<Connector, String> {
-        let connector = Connector::new(&self.url)
-            .map_err(|error| format!("{}: {error}", self.url))?
-            .with_version(self.version()?)
-            .with_limits(self.limits());
-        Ok(match self.tls()? {
-            Some(tls) => connector.with_tls(tls),
-            None => connector,
-        })
-    }
-
     async fn steps(&self, report: &mut Report) -> Result<(), String> {
         let client_id = match &self.client_id {
             Some(id) => ClientId::new(id.as_str()).map_err(|error| error.to_string())?,
             None => ClientId::random(),
         };
-        let client = self.connector()?;
+        let client = self.service.connector()?;
         let token = self.token.source()?.token(TokenReason::Connect).await;
         let token = token.map_err(|error| error.to_string())?;
 
         report.started = Instant::now();
-        let stream = client.dial().await.map_err(|error| self.explain(&error))?;
+        let stream = client.dial().await.map_err(|error| self.service.explain(&error))?;
         let peer = stream.peer_addr().map(|peer| peer.to_string()).unwrap_or_default();
         report.done("connected", peer);
         if client.is_secure() {
-            let stream = client.secure(stream).await.map_err(|error| self.explain(&error))?;
+            let stream =
+                client.secure(stream).await.map_err(|error| self.service.explain(&error))?;
             report.done("secured", "TLS".into());
             self.handshake(report, &client, stream, &client_id, token).await
         } else {
@@ -183,10 +139,13 @@ impl Connect {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let upgraded = client.upgrade(stream).await.map_err(|error| self.explain(&error))?;
+        let upgraded =
+            client.upgrade(stream).await.map_err(|error| self.service.explain(&error))?;
         report.done("upgraded", upgraded.version().to_string());
-        let connection =
-            upgraded.authenticate(client_id, token).await.map_err(|error| self.explain(&error))?;
+        let connection = upgraded
+            .authenticate(client_id, token)
+            .await
+            .map_err(|error| self.service.explain(&error))?;
         let server_id = connection.server_id();
         report.done("authenticated", format!("client {client_id}, server {server_id:?}"));
         let start = SatInStartReplicationReq {
@@ -194,7 +153,7 @@ impl Connect {
             ..Default::default()
         };
         let started = connection
-            .call(start, Duration::from_secs(self.timeout.into()))
+            .call(start, self.service.timeout())
             .await
             .map_err(|failure| explain_call(&failure, connection.end()))?;
         if let Some(error) = started.err {
@@ -209,34 +168,6 @@ impl Connect {
         connection.closed().await;
         Ok(())
     }
-
-    /// What went wrong, and what to do about it.
-    pub(super) fn explain(&self, error: &ConnectError) -> String {
-        match error {
-            ConnectError::Unreachable(error) => {
-                format!("no service answers at {}: {error}. Is it running?", self.url)
-            }
-            ConnectError::UpgradeRefused { status, body, .. } => {
-                format!("the service refused the upgrade with HTTP {status}: {}", body.trim())
-            }
-            ConnectError::UpgradeFailed(error) => {
-                format!("what answers at {} is no Satellite service: {error}", self.url)
-            }
-            ConnectError::Ended(End { cause: Cause::RefusedByServer(error), .. }) => {
-                explain_refusal(error)
-            }
-            ConnectError::Ended(End {
-                cause: Cause::Violation(Violation::AuthTimeout), ..
-            }) => {
-                format!("the service did not answer the auth request within {} s", self.timeout)
-            }
-            ConnectError::Ended(End { cause: Cause::Peer(close), .. }) => format!(
-                "the service closed the connection during authentication ({})",
-                close.as_ref().map_or("no reason given".to_owned(), Close::to_string)
-            ),
-            error => error.to_string(),
-        }
-    }
 }
 
 /// How many transactions the service sends ahead, in words.
@@ -244,19 +175,6 @@ pub(super) fn window(size: Option<u32>) -> String {
     match size {
         Some(size) => format!("{size} transactions may be unacknowledged"),
         None => "no limit on unacknowledged transactions".to_owned(),
-    }
-}
-
-fn explain_refusal(error: &SatErrorResp) -> String {
-    match error.error_type() {
-        ErrorCode::AuthRequired => match error.text() {
-            Some(reason) => format!("the service did not accept the token: {reason}"),
-            None => "the service did not accept the token; its log says why".to_owned(),
-        },
-        ErrorCode::InvalidRequest => "the service refused the auth request: the client id or the \
-             token is empty, or this client id is connected already"
-            .to_owned(),
-        _ => format!("the service refused the auth request: {error}"),
     }
 }
 

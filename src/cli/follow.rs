@@ -2,7 +2,6 @@
 
 mod arrivals;
 mod kept;
-mod shapes;
 
 use std::{
     convert::Infallible,
@@ -26,10 +25,13 @@ use electric_satellite::{
 use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio::{io::AsyncWriteExt, select, sync::watch};
 
-use super::{connect::Connect, signals::Signals};
+use super::{
+    connect::Connect,
+    shapes::{Shape, Shapes},
+    signals::Signals,
+};
 use arrivals::{Arrivals, Field, Line};
 use kept::Kept;
-use shapes::{Shape, Shapes};
 
 /// What `--help` tells of the output.
 pub(super) const OUTPUT: &str = "\
@@ -67,6 +69,9 @@ A row is an object by column. Its values are texts, as PostgreSQL prints them; n
 {\"base64\": \"...\"} where the bytes are no UTF-8.";
 
 #[derive(Args)]
+#[command(mut_arg("subscribe", |arg| arg.requires("follow").help(
+    "Subscribe to this table, and print its rows as they arrive. May be given more than once",
+)))]
 pub(super) struct FollowArgs {
     /// Stay connected, and print what arrives.
     #[arg(long)]
@@ -128,12 +133,12 @@ pub(super) async fn run(connect: &Connect) -> Result<(), End> {
 
 fn builder(connect: &Connect, dialed: &Dialed) -> Result<ClientBuilder, String> {
     let source = connect.token.source()?;
-    let connector = connect.connector()?;
-    let mut builder = Client::builder(&connect.url, source)
-        .map_err(|error| format!("{}: {error}", connect.url))?
-        .versions([connect.version()?])
-        .limits(connect.limits());
-    if let Some(tls) = connect.tls()? {
+    let connector = connect.service.connector()?;
+    let mut builder = Client::builder(&connect.service.url, source)
+        .map_err(|error| format!("{}: {error}", connect.service.url))?
+        .versions([connect.service.version()?])
+        .limits(connect.service.limits());
+    if let Some(tls) = connect.service.tls()? {
         builder = builder.tls(tls);
     }
     let dialed = dialed.clone();
@@ -178,7 +183,7 @@ fn tell(text: &str) {
 
 fn explain(connect: &Connect, failure: &Failure) -> String {
     match failure {
-        Failure::Connect(error) => connect.explain(error),
+        Failure::Connect(error) => connect.service.explain(error),
         other => other.to_string(),
     }
 }
@@ -217,11 +222,14 @@ impl Follower<'_> {
     ) -> Result<(), End> {
         self.print_steps(&connection).await?;
         let started = Instant::now();
-        match connection.start_replication(&mut self.kept.resume, self.connect.timeout()).await {
+        match connection
+            .start_replication(&mut self.kept.resume, self.connect.service.timeout())
+            .await
+        {
             Ok(window) => self.print_start(window, started.elapsed()).await?,
             Err(error) => return self.not_started(error),
         }
-        let timeout = self.connect.timeout();
+        let timeout = self.connect.service.timeout();
         // Who the client is, if nothing else.
         self.kept.save()?;
         let mut subscribing = FuturesUnordered::new();

@@ -84,23 +84,10 @@ impl MintToken {
     }
 
     fn all_claims(&self) -> Result<Value, String> {
-        let now = UnixTime::now().as_secs();
-        let mut claims = Map::new();
-        match self.auth.set("AUTH_JWT_NAMESPACE") {
-            Some(namespace) => claims.insert(namespace, json!({ "sub": self.sub })),
-            None => claims.insert("sub".into(), json!(self.sub)),
-        };
-        let jti = self.jti.clone().unwrap_or_else(|| uuid::Uuid::new_v4().to_string());
-        claims.insert("jti".into(), json!(jti));
-        claims.insert("iat".into(), json!(now));
-        claims.insert("exp".into(), json!(now.saturating_add(self.expires_in)));
-        for (variable, claim) in [("AUTH_JWT_ISS", "iss"), ("AUTH_JWT_AUD", "aud")] {
-            if let Some(value) = self.auth.set(variable) {
-                // Of several that are accepted, the first.
-                let several: Option<Vec<String>> = serde_json::from_str(&value).ok();
-                let value = several.and_then(|values| values.into_iter().next()).unwrap_or(value);
-                claims.insert(claim.into(), json!(value));
-            }
+        let user = self.sub.as_deref().unwrap_or_default();
+        let mut claims = self.auth.claims(user, self.expires_in);
+        if let Some(jti) = &self.jti {
+            claims.insert("jti".into(), json!(jti));
         }
         if let Some(more) = &self.claims {
             let more: Map<String, Value> = serde_json::from_str(more)

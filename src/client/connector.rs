@@ -273,13 +273,19 @@ impl Connector {
         self.host.trim_start_matches('[').trim_end_matches(']')
     }
 
+    /// The host of the URL, an IPv6 address without its brackets, and the port: what
+    /// [`Connector::dial`] connects to.
+    pub fn address(&self) -> (&str, u16) {
+        (self.bare_host(), self.port)
+    }
+
     /// Opens the TCP connection: the first of the three steps of [`Connector::connect`].
     ///
     /// # Errors
     ///
     /// The service cannot be reached.
     pub async fn dial(&self) -> Result<TcpStream, ConnectError> {
-        let stream = self.in_time(TcpStream::connect((self.bare_host(), self.port))).await?;
+        let stream = self.in_time(TcpStream::connect(self.address())).await?;
         let stream = stream.map_err(ConnectError::Unreachable)?;
         stream.set_nodelay(true).map_err(ConnectError::Unreachable)?;
         Ok(stream)
@@ -472,6 +478,12 @@ mod tests {
             let connector = Connector::new(url).unwrap();
             assert_eq!((connector.host.as_str(), connector.port), (host, port), "{url}");
         }
+    }
+
+    #[test]
+    fn the_address_is_without_brackets() {
+        let connector = Connector::new("http://[::1]").unwrap();
+        assert_eq!(connector.address(), ("::1", 5133));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::{
 use electric_satellite::{client::Resume, session::ClientId};
 use serde::{Deserialize, Serialize};
 
-use super::shapes::Shape;
+use crate::cli::shapes::Shape;
 
 /// Who the client is, how far it has come, and what it wants.
 pub(super) struct Kept {

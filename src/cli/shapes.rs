@@ -28,8 +28,8 @@ impl Args for Shapes {
     fn augment_args(command: Command) -> Command {
         let option = |name: &'static str| Arg::new(name).long(name).action(ArgAction::Append);
         command
-            .arg(option("subscribe").value_name("TABLE").requires("follow").help(
-                "Subscribe to this table, and print its rows as they arrive. May be given more than once",
+            .arg(option("subscribe").value_name("TABLE").help(
+                "Subscribe to this table. May be given more than once",
             ))
             .arg(option("where").value_name("CONDITION").requires("subscribe").help(
                 "Of the table of the --subscribe before it, only the rows for which this SQL holds, such as \"this.done = false\"",
