@@ -380,7 +380,8 @@ impl JwtAuthenticator {
         keys: &Snapshot,
         now: UnixTime,
     ) -> Result<Judged, AuthError> {
-        let judged = self.rules.judge(payload.into(), now)?;
+        // No more room than it has, lest its bytes have to be shared by way of another allocation.
+        let judged = self.rules.judge(payload.into_boxed_slice().into(), now)?;
         if let Some(cache) = &self.cache {
             let (identity, times) = (judged.identity.clone(), judged.times);
             let cached = CachedToken { generation: keys.generation, identity, times };

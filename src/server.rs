@@ -321,13 +321,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
         F: Future<Output = ()> + Send,
     {
-        let upgraded = async {
+        // Boxed by itself, so that it leaves before the authentication comes.
+        let upgraded = Box::pin(async {
             let mut entrance = self.enter(Some(peer))?;
             let opened = timeout(self.options.limits.upgrade_timeout, open(stream)).await;
             let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open))?;
             self.upgrade(stream, entrance).await
-        };
+        });
         let upgraded = match upgraded.await {
             Ok(upgraded) => upgraded,
             Err(AcceptError::NotUpgraded) => return None,

@@ -17,7 +17,7 @@ use std::{
     collections::VecDeque,
     future::ready,
     mem,
-    pin::pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -27,7 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     select,
     sync::{Notify, SetOnce, oneshot},
-    time::{Instant, sleep_until},
+    time::{Instant, Sleep, sleep_until},
 };
 
 use crate::{
@@ -80,7 +80,8 @@ where
                     return Ok(Step::Authenticated(peer));
                 }
                 Output::End(end) => {
-                    socket.finish(end.close.as_ref()).await;
+                    // Boxed, for what takes the most room is rare.
+                    Box::pin(socket.finish(end.close.as_ref())).await;
                     return Err(end);
                 }
                 Output::Stray { method, request_id } => {
@@ -157,7 +158,7 @@ struct Live<P> {
     /// Bytes of answers and calls that the socket has and the network has not.
     unflushed_answers: usize,
     /// Calls of the peer that are not answered.
-    unanswered: usize,
+    unanswered: u32,
     /// How to end as soon as all calls are answered.
     drain: Option<Box<Draining>>,
     /// A client that is authenticated wants to be so by another token.
@@ -288,34 +289,37 @@ where
 {
     let driven = Driven(shared);
     async move {
-        let Driven(shared) = &driven;
         // One for life: deadlines move on with every message, and a timer need not be told so
         // under a lock when it is moved to a later time.
         let mut timer = pin!(sleep_until(Instant::now()));
-        let mut next = shared.step(&mut socket, &mut watch, None);
+        let mut next = driven.0.step(&mut socket, &mut watch, None);
         while let Some(Next { wants_input, deadline, pauses }) = next {
-            let is_timed = deadline.is_some();
-            if let Some(deadline) = deadline.map(Instant::from)
-                && deadline != timer.deadline()
-            {
-                timer.as_mut().reset(deadline);
-            }
+            let is_timed = set(timer.as_mut(), deadline);
             let happened = select! {
                 // What has arrived counts before time and everybody else.
                 biased;
                 happened = socket.next(wants_input) => Some(happened),
                 () = &mut timer, if is_timed => None,
-                () = shared.occupant.woken() => None,
+                () = driven.0.occupant.woken() => None,
                 () = ready(()), if pauses => {
-                    shared.paused();
+                    driven.0.paused();
                     None
                 }
             };
-            next = shared.step(&mut socket, &mut watch, happened);
+            next = driven.0.step(&mut socket, &mut watch, happened);
         }
-        let close = shared.end.get().and_then(|end| end.close.as_ref());
+        let close = driven.0.end.get().and_then(|end| end.close.as_ref());
         Box::pin(socket.finish(close)).await;
     }
+}
+
+/// Sets the timer to the deadline. Whether there is one.
+fn set(timer: Pin<&mut Sleep>, deadline: Option<std::time::Instant>) -> bool {
+    let Some(deadline) = deadline.map(Instant::from) else { return false };
+    if timer.deadline() != deadline {
+        timer.reset(deadline);
+    }
+    true
 }
 
 /// A connection that is driven. That ends with its driver, even if the driver is dropped early: by

@@ -6,7 +6,7 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
-    sync::{Mutex, OnceLock, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use http_body_util::Full;
@@ -87,7 +87,7 @@ where
 
 /// A WebSocket over a stream that has been upgraded, with what the client sent behind its request
 /// without waiting for the answer.
-pub(super) async fn websocket<S>(stream: S, pipelined: Bytes, limits: &Limits) -> Socket<S>
+pub(super) async fn websocket<S>(stream: S, pipelined: Bytes, limits: &Arc<Limits>) -> Socket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

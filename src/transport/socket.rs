@@ -3,8 +3,8 @@
 use std::{
     future::poll_fn,
     mem,
+    sync::Arc,
     task::{Context, Poll},
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -33,15 +33,15 @@ pub(crate) struct Socket<S> {
     flushed: bool,
     /// The network takes no more for now.
     full: bool,
+    /// Messages may have the size that the WebSocket is configured with.
+    authenticated: bool,
     /// Answers to pings that have not left.
-    owed: usize,
-    max_message: usize,
-    read_buffer: usize,
-    close_timeout: Duration,
+    owed: u8,
+    limits: Arc<Limits>,
 }
 
 /// How many pings may wait for their answers to leave before no more is read.
-const MAX_OWED: usize = 64;
+const MAX_OWED: u8 = 64;
 
 /// What happened on a socket.
 pub(super) enum Happened {
@@ -72,21 +72,20 @@ pub(crate) fn config(limits: &Limits) -> WebSocketConfig {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// A WebSocket before authentication.
-    pub(crate) fn new(stream: WebSocketStream<Metered<S>>, limits: &Limits) -> Socket<S> {
+    pub(crate) fn new(stream: WebSocketStream<Metered<S>>, limits: &Arc<Limits>) -> Socket<S> {
         Socket {
             stream: Box::new(stream),
             flushed: true,
             full: false,
+            authenticated: false,
             owed: 0,
-            max_message: limits.max_message_before_auth,
-            read_buffer: limits.read_buffer,
-            close_timeout: limits.close_timeout,
+            limits: Arc::clone(limits),
         }
     }
 
     /// The peer is authenticated: messages may have the size that the WebSocket is configured with.
     pub(super) fn authenticated(&mut self) {
-        self.max_message = usize::MAX;
+        self.authenticated = true;
         self.stream.get_mut().lift_budget();
     }
 
@@ -158,12 +157,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 return Poll::Ready(Happened::Heard);
             }
             Ok(Message::Pong(_) | Message::Frame(_)) => return Poll::Ready(Happened::Heard),
-            Ok(Message::Binary(payload)) if payload.len() > self.max_message => {
+            Ok(Message::Binary(payload)) if self.is_too_large(&payload) => {
                 Input::Fault(Fault::TooLarge)
             }
             // Copied, for as long as what is read keeps the buffer, the library goes on in a new
             // one, no larger than the next message: a system call for each.
-            Ok(Message::Binary(payload)) if payload.len() <= self.read_buffer => {
+            Ok(Message::Binary(payload)) if payload.len() <= self.limits.read_buffer => {
                 Input::Binary(Bytes::copy_from_slice(&payload).into())
             }
             Ok(Message::Binary(payload)) => Input::Binary(payload.into()),
@@ -175,6 +174,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             Err(error) => self.failed(&error),
         };
         Poll::Ready(Happened::Input(input))
+    }
+
+    fn is_too_large(&self, payload: &[u8]) -> bool {
+        !self.authenticated && payload.len() > self.limits.max_message_before_auth
     }
 
     /// What an error of the WebSocket library means to a session.
@@ -215,6 +218,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
             let mut discarded = vec![0; 4096];
             while stream.read(&mut discarded).await.is_ok_and(|read| read > 0) {}
         };
-        let _ = timeout(self.close_timeout, last_words).await;
+        let _ = timeout(self.limits.close_timeout, last_words).await;
     }
 }
