@@ -45,6 +45,10 @@ model:
 faults:
     cargo test --all-features --test faults
 
+# The code that guards the handshake, broken in every way; hours. See tests/README.md.
+mutants *PARTS:
+    tests/mutants/run {{PARTS}}
+
 # What it costs and how fast it is, in under ten minutes; see docs/PERFORMANCE.md.
 bench *ARGS:
     cargo bench --features tls --bench performance -- {{ARGS}}

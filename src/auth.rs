@@ -560,3 +560,61 @@ fn check_header<'k>(
     }
     candidates
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::session::Identity;
+
+    use super::*;
+
+    /// An authenticator that says no more about itself than it must.
+    struct Plain;
+
+    impl Authenticator for Plain {
+        async fn authenticate(&self, _: &AuthRequest, _: UnixTime) -> Result<Verified, AuthError> {
+            Ok(Verified::vouched_for_by_authenticator(Identity::new("u")))
+        }
+    }
+
+    fn of(algorithms: &[Algorithm]) -> JwtAuthenticator {
+        let keys = algorithms.iter().map(|&alg| Key::from_secret(alg, &[7; 64]).unwrap());
+        JwtAuthenticator::secure(KeySet::new(keys), ClaimRules::default())
+    }
+
+    #[test]
+    fn an_authenticator_has_a_name_for_metrics_and_a_warning_if_it_needs_one() {
+        fn told<A: Authenticator>(authenticator: A) -> (&'static str, Option<&'static str>) {
+            let told = (authenticator.method(), authenticator.warning());
+            let shared = Arc::new(authenticator);
+            assert_eq!((shared.method(), shared.warning()), told);
+            told
+        }
+        use Algorithm::{HS256, HS384};
+        assert_eq!(told(Plain), ("custom", None));
+        assert_eq!(told(of(&[])), ("none", None));
+        assert_eq!(told(of(&[HS384])), ("HS384", None));
+        assert_eq!(told(of(&[HS256, HS256])), ("HS256", None));
+        assert_eq!(told(of(&[HS256, HS256, HS384])), ("several", None));
+        let (method, warning) = told(JwtAuthenticator::insecure(None));
+        assert_eq!(method, "insecure");
+        assert!(warning.unwrap().starts_with("insecure mode: unsigned tokens are accepted"));
+    }
+
+    #[test]
+    fn a_token_says_when_it_expires_whoever_signed_it() {
+        let minter = Minter::from_secret(Algorithm::HS256, &[7; 32]).unwrap();
+        for (exp, expiry) in [
+            (serde_json::json!(60), Some(60)),
+            (serde_json::json!(60.9), Some(60)),
+            (serde_json::json!(null), None),
+            (serde_json::json!("60"), None),
+        ] {
+            let token = minter.mint(&serde_json::json!({ "exp": exp })).unwrap();
+            assert_eq!(unverified_expiry(&token), expiry.map(UnixTime::from_secs), "{exp}");
+        }
+        let without = minter.mint(&serde_json::json!({})).unwrap();
+        for token in [without.expose(), "no token", "a.b.c", "e30.e30.e30.e30"] {
+            assert_eq!(unverified_expiry(&Token::new(token).unwrap()), None, "{token}");
+        }
+    }
+}

@@ -792,3 +792,52 @@ pub trait Session {
         self.end(error, close, Cause::Local);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_until_a_time_is_neither_below_nothing_nor_beyond_every_clock() {
+        let left = |until, now| UnixTime(until).left(UnixTime(now));
+        assert_eq!(left(160, 100), Duration::from_secs(60));
+        assert_eq!(left(100, 100), Duration::ZERO);
+        assert_eq!(left(99, 100), Duration::ZERO);
+        assert_eq!(left(i64::MIN, i64::MAX), Duration::ZERO);
+        assert_eq!(left(i64::MAX, i64::MIN), LONGEST);
+    }
+
+    #[test]
+    fn secrets_are_shown_by_their_size() {
+        let secret = "eyJhbGciOiJub25lIn0.e30.";
+        let token = Token::new(secret).unwrap();
+        assert_eq!(format!("{token:?}"), "Token([24 bytes])");
+        assert_eq!(format!("{:?}", Frame(Bytes::from(secret))), "Frame([24 bytes])");
+        let identity = Identity {
+            issued_at: Some(UnixTime(1)),
+            expires_at: Some(UnixTime(2)),
+            token_id: Some("id".into()),
+            claims: Bytes::from(secret),
+            ..Identity::new("user")
+        };
+        assert_eq!(
+            format!("{identity:?}"),
+            r#"Identity { user_id: "user", issued_at: Some(UnixTime(1)), "#.to_owned()
+                + r#"expires_at: Some(UnixTime(2)), token_id: Some("id"), claims: [24 bytes] }"#
+        );
+    }
+
+    #[test]
+    fn closes_and_what_came_too_early_are_named_in_a_log() {
+        let early = Subject::Call { method: Method::Subscribe, request_id: 7 };
+        for (shown, text) in [
+            (Close::NORMAL.to_string(), "1000"),
+            (Close::EXPIRED.to_string(), r#"4000 "JWT-expired""#),
+            (Close::new(4000, "a\nb").to_string(), r#"4000 "a\nb""#),
+            (early.to_string(), "a call of subscribe"),
+            (Subject::Message("SatOpLog").to_string(), "SatOpLog"),
+        ] {
+            assert_eq!(shown, text);
+        }
+    }
+}

@@ -262,6 +262,23 @@ mod tests {
     }
 
     #[test]
+    fn what_may_hold_a_token_is_shown_by_its_size() {
+        let token = "eyJhbGciOiJub25lIn0.e30.".to_owned();
+        let header = SatAuthHeaderPair { value: token.clone(), ..Default::default() };
+        let auth = SatAuthReq { id: "client".into(), token: token.clone(), headers: vec![header] };
+        assert_eq!(
+            format!("{auth:?}"),
+            r#"SatAuthReq { id: "client", token: [24 bytes], headers: 1 }"#
+        );
+        let call =
+            SatRpcRequest { method: "authenticate".into(), request_id: 7, message: token.into() };
+        assert_eq!(
+            format!("{call:?}"),
+            r#"SatRpcRequest { method: "authenticate", request_id: 7, message: [24 bytes] }"#
+        );
+    }
+
+    #[test]
     fn payload_bytes_are_shared_not_copied() {
         let row = SatOpRow { nulls_bitmask: Bytes::from_static(b"\0"), values: vec!["v".into()] };
         let insert = SatOpInsert { relation_id: 1, row_data: Some(row), tags: vec![] };

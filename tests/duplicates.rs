@@ -377,6 +377,7 @@ async fn a_client_that_takes_over_again_and_again_is_connected_once() {
         assert_eq!(after, Duration::ZERO);
         peers.push(peer);
         assert_eq!(registry.len(), 1);
+        assert!(!registry.is_empty());
     }
     let mut last = peers.pop().expect("a peer");
     for mut peer in peers {

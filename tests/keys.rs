@@ -1,5 +1,5 @@
-//! Keys in PEM: which forms are read, which keys are refused, and that each private key signs for
-//! its public key and for no other.
+//! Keys in PEM and as JWK: which forms are read, which keys are refused, and that each private key
+//! signs for its public key and for no other.
 
 use std::{
     collections::BTreeSet,
@@ -14,11 +14,11 @@ use base64::{
 use electric_satellite::{
     auth::{
         Algorithm::{self, *},
-        ClaimRules, JwtAuthenticator, Key, KeyError, Minter,
+        ClaimRules, JwtAuthenticator, Key, KeyError, KeySet, Minter,
     },
     session::{Token, UnixTime},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
 
@@ -229,6 +229,121 @@ fn a_key_has_one_fingerprint_in_all_its_forms() {
     assert!(all.len() >= keys.len(), "different keys have different fingerprints");
 }
 
+/// A public key of the corpus as a JWK.
+struct AsJwk {
+    key: &'static str,
+    algorithms: &'static [Algorithm],
+    jwk: Value,
+}
+
+/// One of each kind and size, with its private key in the corpus.
+fn as_jwk() -> Vec<AsJwk> {
+    let spki = |key: &str| der(&text(&format!("{key}.pub.pem")));
+    let last = |der: &[u8], length: usize| URL_SAFE_NO_PAD.encode(&der[der.len() - length..]);
+    let rsa = |key: &'static str, bits: usize| {
+        let spki = spki(key);
+        // The modulus, and the exponent 65537 in DER.
+        let (modulus, exponent) = spki.split_at(spki.len() - 5);
+        let jwk = json!({ "kty": "RSA", "n": last(modulus, bits / 8), "e": last(exponent, 3) });
+        AsJwk { key, algorithms: RSA, jwk }
+    };
+    let ec = |key: &'static str, crv: &str, length: usize, algorithms: &'static [Algorithm]| {
+        let spki = spki(key);
+        let (x, y) = spki.split_at(spki.len() - length);
+        let jwk = json!({ "kty": "EC", "crv": crv, "x": last(x, length), "y": last(y, length) });
+        AsJwk { key, algorithms, jwk }
+    };
+    let ed = |key: &'static str| {
+        let jwk = json!({ "kty": "OKP", "crv": "Ed25519", "x": last(&spki(key), 32) });
+        AsJwk { key, algorithms: &[EdDSA], jwk }
+    };
+    vec![
+        rsa("rsa2048", 2048),
+        rsa("rsa2048-other", 2048),
+        rsa("rsa4096", 4096),
+        ec("p256", "P-256", 32, &[ES256]),
+        ec("p256-other", "P-256", 32, &[ES256]),
+        ec("p384", "P-384", 48, &[ES384]),
+        ec("p521", "P-521", 66, &[ES512]),
+        ed("ed25519"),
+        ed("ed25519-other"),
+    ]
+}
+
+/// The one key of a JWK Set that can be used with this algorithm, if it can.
+fn key_of(algorithm: Algorithm, jwk: &Value) -> Option<Key> {
+    let set = json!({ "keys": [jwk] }).to_string();
+    let keys = KeySet::from_jwks(&[algorithm], set.as_bytes()).ok()?;
+    let [key] = keys.keys() else { panic!("one JWK and one algorithm are one key") };
+    Some(key.clone())
+}
+
+#[test]
+fn a_jwk_is_read_for_its_algorithms_alone_and_verifies_as_the_same_key_in_pem() {
+    let jwks = as_jwk();
+    for AsJwk { key, algorithms, jwk } in &jwks {
+        for algorithm in Algorithm::ALL.iter().copied() {
+            let Some(read) = key_of(algorithm, jwk) else {
+                assert!(!algorithms.contains(&algorithm), "{key} is none for {algorithm}");
+                continue;
+            };
+            assert!(algorithms.contains(&algorithm), "{key} is one for {algorithm}");
+            let authenticator = JwtAuthenticator::secure(read, ClaimRules::default());
+            for signer in jwks.iter().filter(|signer| signer.algorithms.contains(&algorithm)) {
+                let token = token(&minter(&format!("{}.key.pem", signer.key), algorithm));
+                let good = authenticator.verify(&token, NOW).is_ok();
+                assert_eq!(good, signer.key == *key, "{} for {key} with {algorithm}", signer.key);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_jwk_that_is_not_what_it_says_is_refused() {
+    let with = |jwk: &Value, member: &str, value: Value| {
+        let mut jwk = jwk.clone();
+        jwk[member] = value;
+        jwk
+    };
+    let bytes =
+        |jwk: &Value, member: &str| URL_SAFE_NO_PAD.decode(jwk[member].as_str().unwrap()).unwrap();
+    let encoded = |bytes: &[u8]| json!(URL_SAFE_NO_PAD.encode(bytes));
+    for AsJwk { key, algorithms, jwk } in as_jwk() {
+        let members: Vec<&String> = jwk.as_object().unwrap().keys().collect();
+        let mut bad: Vec<Value> = vec![];
+        for member in &members {
+            bad.push(with(&jwk, member, Value::Null));
+            bad.push(with(&jwk, member, json!("")));
+        }
+        for kty in ["RSA", "EC", "OKP", "oct"] {
+            bad.extend((jwk["kty"] != kty).then(|| with(&jwk, "kty", json!(kty))));
+        }
+        if members.iter().any(|member| *member == "crv") {
+            for crv in ["P-256", "P-384", "P-521", "Ed25519", "p-256"] {
+                bad.extend((jwk["crv"] != crv).then(|| with(&jwk, "crv", json!(crv))));
+            }
+            let x = bytes(&jwk, "x");
+            bad.push(with(&jwk, "x", encoded(&x[1..])));
+            bad.push(with(&jwk, "x", encoded(&[&[0], &x[..]].concat())));
+        }
+        if members.iter().any(|member| *member == "y") {
+            let (x, mut y) = (bytes(&jwk, "x"), bytes(&jwk, "y"));
+            // As many bytes, divided otherwise.
+            let shorter = with(&jwk, "x", encoded(&x[..x.len() - 1]));
+            let longer = encoded(&[&x[x.len() - 1..], &y[..]].concat());
+            bad.push(with(&shorter, "y", longer));
+            // Off the curve.
+            *y.last_mut().unwrap() ^= 1;
+            bad.push(with(&jwk, "y", encoded(&y)));
+        }
+        for jwk in bad {
+            for &algorithm in algorithms {
+                assert!(key_of(algorithm, &jwk).is_none(), "{key} with {algorithm}: {jwk}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_secret_has_the_length_of_its_hash_and_public_algorithms_take_none() {
     for (algorithm, least) in [(HS256, 32), (HS384, 48), (HS512, 64)] {
@@ -245,6 +360,16 @@ fn a_secret_has_the_length_of_its_hash_and_public_algorithms_take_none() {
         let invalid = Some(KeyError::Invalid { algorithm });
         assert_eq!(Key::from_secret(algorithm, &[1; 64]).err(), invalid);
         assert_eq!(Minter::from_secret(algorithm, &[1; 64]).err(), invalid);
+    }
+}
+
+#[test]
+fn a_minter_is_shown_by_its_algorithm_and_not_by_its_key() {
+    assert_eq!(format!("{:?}", Minter::unsigned()), "Minter(none)");
+    let secret = Minter::from_secret(HS256, &[7; 32]).unwrap().with_kid("a");
+    assert_eq!(format!("{secret:?}"), "Minter(HS256)");
+    for (_, private, algorithm) in KINDS {
+        assert_eq!(format!("{:?}", minter(private, algorithm)), format!("Minter({algorithm})"));
     }
 }
 

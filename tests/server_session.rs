@@ -11,8 +11,8 @@ use bytes::Bytes;
 use common::*;
 use electric_satellite::{
     session::{
-        AuthChangePolicy, AuthRequest, CallError, CallId, Cause, Close, End, Fault, Input, Refusal,
-        SendError, ServerSession, Session, Subject, Violation,
+        AuthChangePolicy, AuthRequest, CallError, CallId, Cause, Close, End, Fault, Identity,
+        Input, Limit, Refusal, SendError, ServerSession, Session, Subject, Verified, Violation,
     },
     wire::{
         FrameError, Message, Method, Reply, ReplyError, Request, RequestError, Version, proto::*,
@@ -41,6 +41,17 @@ fn asking(version: Version) -> Server {
 /// It is authenticated, as user-1.
 fn ready(version: Version) -> Server {
     let mut server = asking(version);
+    resolve(&mut server, Ok(()));
+    server
+}
+
+/// The same, where clients may go on with other tokens.
+fn renewable() -> Server {
+    let now = Instant::now();
+    let session = ServerSession::new(now, AUTH_TIMEOUT, Version::V0_12, "server-1")
+        .with_auth_changes(AuthChangePolicy::RenewSameIdentity);
+    let mut server = Table::new(now, session);
+    server.hears_call(1, auth("client-1", "token-1"));
     resolve(&mut server, Ok(()));
     server
 }
@@ -235,12 +246,20 @@ fn a_refusal_is_answered_coarsely_and_closed() {
         (Refusal::Signature, "invalid token signature"),
         (Refusal::Expired, "expired token"),
         (Refusal::NotYetValid, "token is not yet valid"),
+        (Refusal::Used, "token was used before"),
+        (Refusal::Revoked, "token is revoked"),
         (Refusal::Claims, "token claims are not acceptable"),
+        // Without a word, as by the original.
+        (Refusal::Occupied, ""),
     ] {
         let mut server = connected(Version::V0_12);
         server.hears_call(9, auth("client-1", "token-1"));
         let seen = resolve(&mut server, Err(why));
-        let answer = refusal("authenticate", 9, error(ErrorCode::AuthRequired).with_message(text));
+        let told = match text {
+            "" => error(ErrorCode::InvalidRequest),
+            text => error(ErrorCode::AuthRequired).with_message(text),
+        };
+        let answer = refusal("authenticate", 9, told);
         assert_eq!(seen, [sent(answer), end(Close::AFTER_ERROR, Cause::Refused(why))]);
         assert!(server.session.client().is_none());
         server.is_silent_for_ever();
@@ -338,12 +357,7 @@ fn a_dropped_question_leaves_the_deadline_which_refuses() {
 
 #[test]
 fn a_renewal_has_a_deadline_of_its_own_which_refuses() {
-    let now = Instant::now();
-    let session = ServerSession::new(now, AUTH_TIMEOUT, Version::V0_12, "server-1")
-        .with_auth_changes(AuthChangePolicy::RenewSameIdentity);
-    let mut server = Table::new(now, session);
-    server.hears_call(1, auth("client-1", "token-1"));
-    resolve(&mut server, Ok(()));
+    let mut server = renewable();
     assert_eq!(server.session.deadline(), None);
 
     server.now += 3 * AUTH_TIMEOUT;
@@ -353,15 +367,107 @@ fn a_renewal_has_a_deadline_of_its_own_which_refuses() {
     assert_eq!(server.session.deadline(), Some(server.now + AUTH_TIMEOUT));
     assert_eq!(server.input(Input::Timeout), []);
     server.now += AUTH_TIMEOUT;
-    assert_eq!(
-        server.input(Input::Timeout),
-        refused_and_closed(
-            (Method::Authenticate, 2),
-            ErrorCode::InvalidRequest,
-            Violation::AlreadyAuthenticated { request_id: 2 }
-        )
-    );
+    assert_eq!(server.input(Input::Timeout), renewal_refused());
     server.is_silent_for_ever();
+}
+
+/// What a client is told whose second auth request, number 2, is refused.
+fn renewal_refused() -> [Seen; 2] {
+    refused_and_closed(
+        (Method::Authenticate, 2),
+        ErrorCode::InvalidRequest,
+        Violation::AlreadyAuthenticated { request_id: 2 },
+    )
+}
+
+#[test]
+fn a_connection_ends_at_its_earliest_limit_and_as_that_one_says() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let expired = || end(Close::new(4000, "JWT-expired"), Cause::Expired);
+    let too_old = || end(Close::new(1001, "Maximum connection age reached"), Cause::TooOld);
+    // How many seconds there are until the token expires, the connection is too old, and a renewal
+    // that begins now has had its time.
+    let auth_timeout = AUTH_TIMEOUT.as_secs();
+    for (expiry, age, renews, ends_after, as_it_says) in [
+        (Some(5), None, false, 5, vec![expired()]),
+        (None, Some(5), false, 5, vec![too_old()]),
+        (Some(5), Some(6), false, 5, vec![expired()]),
+        (Some(6), Some(5), false, 5, vec![too_old()]),
+        (Some(5), Some(5), false, 5, vec![expired()]),
+        (None, None, true, auth_timeout, renewal_refused().into()),
+        (Some(5), None, true, 5, vec![expired()]),
+        (None, Some(5), true, 5, vec![too_old()]),
+        (Some(100), None, true, auth_timeout, renewal_refused().into()),
+        (Some(100), Some(100), true, auth_timeout, renewal_refused().into()),
+        (Some(auth_timeout), None, true, auth_timeout, vec![expired()]),
+    ] {
+        let mut server = renewable();
+        let after = |seconds: u64| seconds as u32 * SECOND;
+        for (limit, seconds) in [(Limit::Expiry, expiry), (Limit::Age, age)] {
+            seconds.into_iter().for_each(|s| server.session.limit(server.now + after(s), limit));
+        }
+        if renews {
+            server.hears_call(2, auth("client-1", "token-2"));
+        }
+        let over = server.now + after(ends_after);
+        assert_eq!(server.session.deadline(), Some(over));
+        server.now = over - Duration::from_nanos(1);
+        assert_eq!(server.input(Input::Timeout), []);
+        server.now = over;
+        assert_eq!(server.input(Input::Timeout), as_it_says, "{expiry:?} {age:?} {renews}");
+        server.is_silent_for_ever();
+    }
+}
+
+#[test]
+fn a_renewal_moves_the_expiry_and_nothing_else() {
+    let mut server = renewable();
+    let [first, second, too_old] = [1, 2, 3].map(|n| server.now + n * AUTH_TIMEOUT);
+    server.session.limit(first, Limit::Expiry);
+    server.session.limit(too_old, Limit::Age);
+    for expires in [Some(second), None] {
+        server.hears_call(2, auth("client-1", "token-2"));
+        assert!(!server.session.wants_input());
+        // Another identity of the same user, as that of a later token is.
+        let mut identity = Identity::new("user-1");
+        identity.token_id = Some("token-2".into());
+        let verdict = Ok(Verified::vouched_for_by_authenticator(identity));
+        server.session.renew(server.asked.take().unwrap(), verdict, expires);
+        let welcome = SatAuthResp { id: "server-1".into(), headers: vec![] };
+        assert_eq!(server.drain(), [sent(reply(2, welcome))]);
+        assert_eq!(server.session.client().unwrap().verified, verified("user-1"));
+        assert_eq!(server.session.deadline(), Some(expires.unwrap_or(too_old)));
+        assert!(server.session.wants_input());
+    }
+}
+
+#[test]
+fn a_renewal_is_for_the_same_client_and_user_and_only_where_one_was_asked_for() {
+    let mut server = renewable();
+    assert_eq!(server.hears_call(2, auth("client-2", "token-2")), renewal_refused());
+
+    for verdict in [Ok(verified("user-2")), Err(Refusal::Expired), Err(Refusal::Unavailable)] {
+        let mut server = renewable();
+        server.hears_call(2, auth("client-1", "token-2"));
+        server.session.renew(server.asked.take().unwrap(), verdict, None);
+        assert_eq!(server.drain(), renewal_refused());
+        server.is_silent_for_ever();
+    }
+
+    // A question of another connection.
+    let mut elsewhere = connected(Version::V0_12);
+    elsewhere.hears_call(2, auth("client-1", "token-2"));
+    let mut server = renewable();
+    let request = elsewhere.asked.take().unwrap();
+    server.session.renew(request, Ok(verified("user-1")), None);
+    assert_eq!(server.drain(), renewal_refused());
+
+    // A verdict that comes too late.
+    let mut server = renewable();
+    server.hears_call(2, auth("client-1", "token-2"));
+    server.input(Input::Closed(None));
+    server.session.renew(server.asked.take().unwrap(), Ok(verified("user-1")), None);
+    assert_eq!(server.drain(), []);
 }
 
 #[test]
@@ -946,11 +1052,13 @@ fn what_was_wrong_with_a_frame_is_told_apart() {
 
 #[test]
 fn faults_of_the_websocket_are_closed_with_their_codes_and_not_answered() {
-    for (fault, code) in [
-        (Fault::Text, 1003),
-        (Fault::NotUtf8, 1007),
-        (Fault::TooLarge, 1009),
-        (Fault::Protocol, 1002),
+    for (fault, code, reason) in [
+        (Fault::Text, 1003, "Text messages are not part of the protocol"),
+        (Fault::NotUtf8, 1007, ""),
+        (Fault::TooLarge, 1009, "Message too large"),
+        (Fault::Protocol, 1002, ""),
+        (Fault::Silent, 4408, "Client not responding to pings"),
+        (Fault::Stuck, 4408, "Client not reading"),
     ] {
         for mut server in
             [connected(Version::V0_12), asking(Version::V0_12), streaming(Version::V0_12)]
@@ -959,8 +1067,7 @@ fn faults_of_the_websocket_are_closed_with_their_codes_and_not_answered() {
             let [Seen::End(End { close: Some(close), cause })] = &seen[..] else {
                 panic!("{seen:?}")
             };
-            assert_eq!(close.code, code);
-            assert!(close.reason.len() <= 123);
+            assert_eq!(*close, Close::new(code, reason));
             assert_eq!(*cause, Cause::Violation(Violation::WebSocket(fault)));
             server.is_silent_for_ever();
         }

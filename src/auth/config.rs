@@ -434,15 +434,19 @@ const BASE64: GeneralPurpose =
 
 #[cfg(test)]
 mod tests {
+    use crate::session::UnixTime;
+
     use super::*;
 
     const SECRET: &str = "0123456789abcdef0123456789abcdef";
 
+    fn lookup(vars: &[(&str, &str)]) -> impl Fn(&str) -> Option<String> {
+        |name| vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+    }
+
     fn from(vars: &[(&str, &str)]) -> Result<JwtAuthenticator, Vec<String>> {
-        JwtAuthenticator::from_vars(|name| {
-            vars.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
-        })
-        .map_err(|errors| errors.0.iter().map(ConfigError::to_string).collect())
+        JwtAuthenticator::from_vars(lookup(vars))
+            .map_err(|errors| errors.0.iter().map(ConfigError::to_string).collect())
     }
 
     #[test]
@@ -550,6 +554,49 @@ mod tests {
             .map(|error| error.split(' ').next().unwrap().to_owned())
             .collect();
         assert_eq!(variables, [KEY_FILE, USER_ID_POINTER, AUD, LEEWAY, REVOCATIONS, ONE_OFF]);
+    }
+
+    #[test]
+    fn problems_are_printed_under_a_banner_each_on_its_line() {
+        let errors = JwtAuthenticator::from_vars(|_| None).unwrap_err();
+        assert_eq!(
+            errors.to_string(),
+            "CONFIGURATION ERROR\n\n\
+             The following configuration options have invalid or missing values:\n\n  \
+             * AUTH_JWT_ALG not set\n  * AUTH_JWT_KEY not set\n"
+        );
+    }
+
+    #[test]
+    fn several_algorithms_are_for_sets_of_keys_and_not_for_one_key() {
+        let several = "has several algorithms, but AUTH_JWT_KEY is for one";
+        for key in [SECRET, "no key"] {
+            let errors = from(&[(ALG, "HS256,HS384"), (KEY, key)]).unwrap_err();
+            assert_eq!(errors, [format!("{ALG} {several}")]);
+        }
+    }
+
+    #[test]
+    fn a_minter_makes_what_the_same_variables_accept() {
+        let now = UnixTime::from_secs(1_700_000_000);
+        let claims = serde_json::json!({ "sub": "u", "iat": now.as_secs(), "exp": now.as_secs() });
+        let base64 = BASE64.encode(SECRET);
+        for vars in [
+            &[(MODE, "insecure")][..],
+            &[(ALG, "HS256"), (KEY, SECRET)],
+            &[(ALG, "HS256"), (KEY, &base64), (KEY_IS_BASE64, "1")],
+        ] {
+            let authenticator = from(vars).unwrap();
+            let minter = Minter::from_vars(lookup(vars)).unwrap();
+            assert!(authenticator.verify(&minter.mint(&claims).unwrap(), now).is_ok(), "{vars:?}");
+        }
+        let jwk =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+        let public = [(ALG, "EdDSA"), (KEY, jwk)];
+        assert!(from(&public).is_ok());
+        let errors = Minter::from_vars(lookup(&public)).unwrap_err();
+        assert_eq!(errors.0[0].variable, KEY);
+        assert!(errors.0[0].reason.starts_with("is not a shared secret"), "{errors}");
     }
 
     #[test]

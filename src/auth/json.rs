@@ -16,6 +16,7 @@ use serde::{
 #[derive(Debug, Default)]
 pub(super) struct Header<'a> {
     pub(super) alg: Value<'a>,
+    /// Most headers have it and nothing looks at it. What is known by name needs no list of names.
     typ: Value<'a>,
     pub(super) kid: Value<'a>,
     pub(super) cty: Value<'a>,
@@ -131,9 +132,7 @@ impl Number {
     /// Rounded down, and held to what 64 bits can say.
     pub(super) fn floor(self) -> i64 {
         match self {
-            Number::Whole(number) => {
-                i64::try_from(number).unwrap_or(if number < 0 { i64::MIN } else { i64::MAX })
-            }
+            Number::Whole(number) => number.clamp(i64::MIN.into(), i64::MAX.into()) as i64,
             Number::Fractional(number) => number.floor() as i64,
         }
     }
@@ -390,5 +389,26 @@ mod tests {
         assert_eq!(Number::Fractional(-0.5).floor(), -1);
         assert_eq!(Number::Fractional(1e30).floor(), i64::MAX);
         assert_eq!(Number::Whole(i128::from(u64::MAX)).floor(), i64::MAX);
+        assert_eq!(Number::Whole(i128::MIN).floor(), i64::MIN);
+    }
+
+    #[test]
+    fn the_time_between_two_numbers_is_exact_whole_or_not() {
+        use Number::{Fractional, Whole};
+        for (earlier, later, more_than_60) in [
+            (Whole(40), Whole(100), false),
+            (Whole(40), Whole(101), true),
+            (Whole(i128::MIN), Whole(i128::MAX), true),
+            (Fractional(40.5), Fractional(100.5), false),
+            (Fractional(40.5), Fractional(100.75), true),
+            (Fractional(40.5), Whole(100), false),
+            (Fractional(39.5), Whole(100), true),
+            (Whole(41), Fractional(100.5), false),
+            (Whole(40), Fractional(100.5), true),
+            (Fractional(100.5), Fractional(40.5), false),
+        ] {
+            let is_later = later.is_later_by_more_than(60, earlier);
+            assert_eq!(is_later, more_than_60, "{earlier:?} {later:?}");
+        }
     }
 }

@@ -286,7 +286,7 @@ impl Key {
             (Family::Ec, "EC") => {
                 let (curve, length) = algorithm.curve().ok_or(invalid)?;
                 let (x, y) = (field(&jwk.x)?, field(&jwk.y)?);
-                if jwk.crv.as_deref() != Some(curve) || x.len() != length || y.len() != length {
+                if jwk.crv.as_deref() != Some(curve) || [x.len(), y.len()] != [length; 2] {
                     return Err(invalid);
                 }
                 Key::from_public(algorithm, &[&[UNCOMPRESSED_POINT][..], &x, &y].concat())?

@@ -340,6 +340,38 @@ mod tests {
     }
 
     #[test]
+    fn a_text_has_100_keys_at_most() {
+        // RFC 8410, section 10.1.
+        let key = "-----BEGIN PUBLIC KEY-----\n\
+                   MCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n\
+                   -----END PUBLIC KEY-----\n";
+        let in_pem = |count| KeySet::from_pem(&[Algorithm::EdDSA], key.repeat(count).as_bytes());
+        let jwk =
+            r#"{"kty":"OKP","crv":"Ed25519","x":"Gb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE"}"#;
+        let as_jwks = |count| {
+            let json = format!(r#"{{"keys":[{}]}}"#, vec![jwk; count].join(","));
+            KeySet::from_jwks(&[Algorithm::EdDSA], json.as_bytes())
+        };
+        for (count, expected) in [
+            (0, Err(KeySetError::NoUsableKey(0))),
+            (1, Ok(1)),
+            (100, Ok(100)),
+            (101, Err(KeySetError::TooManyKeys)),
+            (150, Err(KeySetError::TooManyKeys)),
+        ] {
+            for keys in [in_pem(count), as_jwks(count)] {
+                assert_eq!(keys.map(|keys| keys.keys().len()), expected);
+            }
+        }
+        let second = key.to_owned() + &key.replace('M', "N");
+        let error = KeyError::Invalid { algorithm: Algorithm::EdDSA };
+        assert_eq!(
+            KeySet::from_pem(&[Algorithm::EdDSA], second.as_bytes()).unwrap_err(),
+            KeySetError::Pem { number: 2, error }
+        );
+    }
+
+    #[test]
     fn sources_exchange_their_own_keys_and_no_others() {
         let ring = KeyRing::new(key(1, None));
         ring.replace("file", KeySet::new([key(2, None), key(3, None)]));

@@ -173,7 +173,9 @@ mod tests {
         let json = r#"{"users":["u"],"issued_before":1}"#;
         assert!(list.replace(serde_json::from_str(json).unwrap()));
         assert!(changes.has_changed().unwrap());
-        changes.mark_unchanged();
+        let first = *changes.borrow_and_update();
+        list.revoke_user("v");
+        assert_ne!(*changes.borrow(), first);
         assert!(list.is_revoked(&identity("u", None, Some(5))));
         assert!(serde_json::from_str::<Revoked>(r#"{"user":["u"]}"#).is_err());
     }

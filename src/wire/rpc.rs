@@ -442,6 +442,37 @@ mod tests {
     }
 
     #[test]
+    fn only_what_looks_like_the_name_of_a_method_is_shown() {
+        let (longest, too_long) = ("a".repeat(32), "a".repeat(33));
+        for (name, shown) in [
+            ("startReplication", r#""startReplication""#),
+            ("replicate2", r#""replicate2""#),
+            ("", r#""""#),
+            (&longest, &format!("{longest:?}")),
+            (&too_long, "[33 bytes]"),
+            ("a.b", "[3 bytes]"),
+            ("a b", "[3 bytes]"),
+            ("é", "[2 bytes]"),
+        ] {
+            assert_eq!(format!("{:?}", MethodName::from(name)), shown);
+        }
+    }
+
+    #[test]
+    fn a_method_is_shown_and_read_by_its_name_alone() {
+        for (method, name) in [
+            (Method::Authenticate, "authenticate"),
+            (Method::StartReplication, "startReplication"),
+            (Method::StopReplication, "stopReplication"),
+            (Method::Subscribe, "subscribe"),
+            (Method::Unsubscribe, "unsubscribe"),
+        ] {
+            assert_eq!((method.to_string().as_str(), name.parse()), (name, Ok(method)));
+            assert_eq!(name.to_ascii_uppercase().parse::<Method>(), Err(()));
+        }
+    }
+
+    #[test]
     fn a_response_without_an_outcome_is_no_answer() {
         let silent = SatRpcResponse::default();
         assert_eq!(Reply::decode(Method::Subscribe, silent), Err(ReplyError::Missing));

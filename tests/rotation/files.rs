@@ -348,6 +348,16 @@ async fn revocations_are_read_again_and_a_bad_file_revokes_as_before() {
 }
 
 #[test]
+fn a_file_has_a_mebibyte_at_most() {
+    const MOST: usize = 1024 * 1024;
+    let file = File::with("large", " ".repeat(MOST - 2) + "{}");
+    assert!(RevocationFile::new(&file.path).load().is_ok());
+    file.put(" ".repeat(MOST - 1) + "{}");
+    let error = RevocationFile::new(&file.path).load().unwrap_err().to_string();
+    assert!(error.ends_with("it is larger than 1048576 bytes"), "{error}");
+}
+
+#[test]
 fn a_file_of_revocations_says_what_it_says_and_no_more() {
     let file = File::with(
         "revoked",

@@ -1,13 +1,17 @@
 //! Tokens that work once.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use electric_satellite::{
     auth::{
         AuthError, Authenticator, ClaimRules, InProcessReplayGuard, JwtAuthenticator, ReplayAnswer,
         ReplayError, ReplayGuard, RevocationList, TokenUse,
     },
-    session::Token,
+    session::{Token, UnixTime},
 };
 use serde_json::json;
 use tokio::sync::{Barrier, Notify};
@@ -138,6 +142,32 @@ async fn a_token_is_remembered_as_long_as_it_is_accepted_and_then_forgotten() {
 fn verify_at_is_ok(authenticator: &JwtAuthenticator, token: &Token, secs: i64) -> (bool, bool) {
     let is_ok = |secs| authenticator.verify(token, at(secs)).is_ok();
     (is_ok(secs), is_ok(secs + 1))
+}
+
+/// A guard that notes until when a token must be remembered.
+struct Noting(mpsc::Sender<UnixTime>);
+
+impl ReplayGuard for Noting {
+    fn use_once<'a>(&'a self, token: TokenUse<'a>) -> ReplayAnswer<'a> {
+        self.0.send(token.until).unwrap();
+        Box::pin(ready(Ok(())))
+    }
+}
+
+/// A store with a clock of its own forgets at this time, and not after it.
+#[tokio::test]
+async fn when_a_token_may_be_forgotten_it_is_accepted_no_more() {
+    for (fraction, leeway) in [(0.0, 2), (0.999, 2), (0.0, 0)] {
+        let (sender, noted) = mpsc::channel();
+        let rules = ClaimRules { leeway, ..ClaimRules::default() };
+        let authenticator =
+            JwtAuthenticator::secure(issuer(1).key, rules).with_replay_guard(Noting(sender));
+        let exp = at(60).as_secs() as f64 + fraction;
+        let token = issuer(1).token_with("u", json!({ "jti": "a", "exp": exp }));
+        assert_eq!(present(&authenticator, &token, 0).await, Ok(()));
+        let forgotten = noted.recv().unwrap().as_secs() - at(0).as_secs();
+        assert_eq!(verify_at_is_ok(&authenticator, &token, forgotten - 1), (true, false));
+    }
 }
 
 #[tokio::test]

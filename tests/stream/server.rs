@@ -345,6 +345,16 @@ fn the_data_of_a_subscription_comes_after_the_answer_to_its_call() {
 }
 
 #[test]
+fn an_answer_grants_what_its_own_call_asked_for() {
+    let mut client = receiving();
+    let [call, other] = ["a", "b"].map(|id| client.calls(shaped(id, &[])));
+    client.hears(reply(other.request_id, subscribed("b")));
+    client.takes([data_begin("b"), data_end()]);
+    client.hears(reply(call.request_id, subscribed("a")));
+    client.takes([data_begin("a"), data_end()]);
+}
+
+#[test]
 fn a_refused_call_for_a_subscription_that_there_is_takes_nothing_away() {
     let mut client = receiving();
     client.subscribed("s", &["a"]);
