@@ -62,10 +62,6 @@ concurrency:
     cargo test --manifest-path tests/concurrency/Cargo.toml --target-dir target/concurrency -- --nocapture
     INTERLEAVINGS=all cargo test --all-features --test interleavings -- --nocapture
 
-# Mutants of wire, session, registry and auth against the tests; see tests/README.md.
-mutants *PARTS:
-    tests/mutants/run {{PARTS}}
-
 # Licences, sources, advisories, Rust version, lowest versions, public API, package.
 supply-chain:
     .ci/supply-chain

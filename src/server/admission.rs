@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    mem,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -114,8 +113,6 @@ pub(super) struct Place {
     admission: Arc<Admission>,
     address: Option<IpAddr>,
     standing: Standing,
-    /// One of the authentications that may still fail from the address is taken for this one.
-    may_fail: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -161,8 +158,7 @@ impl Admission {
             Some(_) => return None,
         };
         counts.count(&standing, address);
-        let admission = Arc::clone(self);
-        Some((Place { admission, address, standing, may_fail: false }, overload))
+        Some((Place { admission: Arc::clone(self), address, standing }, overload))
     }
 
     /// An authentication failed, from this address.
@@ -186,14 +182,9 @@ impl Admission {
 }
 
 impl Counts {
-    /// A handshake did not fail that might have.
-    fn give_back(&mut self, may_fail: &mut bool, address: Option<IpAddr>) {
-        if mem::take(may_fail)
-            && let Some(offender) =
-                address.and_then(|address| self.offenders.get_mut(&key(address)))
-        {
-            offender.left += 1.0;
-        }
+    /// What is remembered of an address from which authentications have failed.
+    fn offender(&mut self, address: Option<IpAddr>) -> Option<&mut Bucket> {
+        address.and_then(|address| self.offenders.get_mut(&key(address)))
     }
 
     fn count(&mut self, standing: &Standing, address: Option<IpAddr>) {
@@ -252,38 +243,26 @@ impl Place {
     }
 
     /// Whether a handshake may begin now.
-    ///
-    /// From an address from which some have failed it takes one of those that may still fail, lest
-    /// more come at the same time than may: that one comes back unless this handshake fails, too.
-    pub(super) fn handshake(&mut self, limits: &Limits) -> Result<(), Overload> {
+    pub(super) fn handshake(&self, limits: &Limits) -> Result<(), Overload> {
         let now = Instant::now();
         let counts = &mut *self.admission.lock();
-        let offender = self.address.and_then(|address| counts.offenders.get_mut(&key(address)));
-        let may_fail = offender.map(|offender| {
-            offender.refill(limits.failed_auths, limits.failed_auths_per_second, now);
-            &mut offender.left
-        });
-        if may_fail.as_ref().is_some_and(|left| **left < 1.0) {
+        if let Some(offender) = counts.offender(self.address)
+            && offender.refill(limits.failed_auths, limits.failed_auths_per_second, now) < 1.0
+        {
             return Err(Overload::FailedAuthentications);
         }
-        if let Some(rate) = limits.handshakes_per_second {
-            let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
-            if bucket.refill(rate, rate.into(), now) < 1.0 {
-                return Err(Overload::HandshakeRate);
-            }
-            bucket.left -= 1.0;
+        let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
+        let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
+        if bucket.refill(rate, rate.into(), now) < 1.0 {
+            return Err(Overload::HandshakeRate);
         }
-        if let Some(left) = may_fail {
-            *left -= 1.0;
-            self.may_fail = true;
-        }
+        bucket.left -= 1.0;
         Ok(())
     }
 
     /// The authentication failed.
-    pub(super) fn failed(&mut self, limits: &Limits) {
-        let taken = mem::take(&mut self.may_fail);
-        if let Some(address) = self.address.filter(|_| !taken) {
+    pub(super) fn failed(&self, limits: &Limits) {
+        if let Some(address) = self.address {
             self.admission.failed(address, limits);
         }
     }
@@ -291,7 +270,6 @@ impl Place {
     /// The client is authenticated, and counts as such from now on.
     pub(super) fn authenticated(&mut self) {
         let mut counts = self.admission.lock();
-        counts.give_back(&mut self.may_fail, self.address);
         counts.discount(&self.standing, self.address);
         self.standing = Standing::Authenticated;
         counts.count(&self.standing, self.address);
@@ -300,9 +278,7 @@ impl Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut counts = self.admission.lock();
-        counts.give_back(&mut self.may_fail, self.address);
-        counts.discount(&self.standing, self.address);
+        self.admission.lock().discount(&self.standing, self.address);
     }
 }
 
@@ -391,7 +367,7 @@ mod tests {
         let limits = Limits { handshakes_per_second: None, ..limits() };
         let admission = Arc::new(Admission::default());
         let tried = |address: &str| {
-            let (mut place, _) = enter(&admission, address);
+            let (place, _) = enter(&admission, address);
             place.handshake(&limits).map(|()| place)
         };
         let waits = Some(Overload::FailedAuthentications);
@@ -407,33 +383,9 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn no_more_are_tried_at_the_same_time_than_may_fail() {
-        let limits = Limits { handshakes_per_second: None, ..limits() };
-        let admission = Arc::new(Admission::default());
-        let place = || enter(&admission, "1.1.1.1").0;
-        // One has failed, so one more may.
-        place().failed(&limits);
-        let waits = Err(Overload::FailedAuthentications);
-        let mut good = place();
-        assert_eq!(good.handshake(&limits), Ok(()));
-        assert_eq!(place().handshake(&limits), waits);
-        good.authenticated();
-        // It was good, so it is as before.
-        let mut gone = place();
-        assert_eq!(gone.handshake(&limits), Ok(()));
-        assert_eq!(place().handshake(&limits), waits);
-        drop(gone);
-        let mut bad = place();
-        assert_eq!(bad.handshake(&limits), Ok(()));
-        bad.failed(&limits);
-        drop(bad);
-        assert_eq!(place().handshake(&limits), waits);
-    }
-
-    #[tokio::test(start_paused = true)]
     async fn handshakes_are_paced() {
         let admission = Arc::new(Admission::default());
-        let (mut place, _) = admission.enter(None, false, &limits()).unwrap();
+        let (place, _) = admission.enter(None, false, &limits()).unwrap();
         for _ in 0..2 {
             assert_eq!(place.handshake(&limits()), Ok(()));
         }
