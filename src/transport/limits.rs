@@ -60,7 +60,8 @@ pub struct Limits {
     /// 1 MiB.
     pub max_unsent_bytes: usize,
     /// The buffer that each connection reads through, in bytes: what an idle connection costs
-    /// against what a busy one does. 1,000 bytes, which is 1 KiB with what an allocator adds; 16 KiB for a [`Limits::client`].
+    /// against what a busy one does. 1,000 bytes, which is 1 KiB with what an allocator adds; 16 KiB
+    /// for a [`Limits::client`].
     pub read_buffer: usize,
 }
 
