@@ -29,7 +29,7 @@ use crate::session::{AuthRequest, Refusal, Token, UnixTime, Verified};
 use json::Value;
 
 use aside::Aside;
-use cache::{CachedToken, TokenCache, token_digest};
+use cache::{CachedToken, TokenCache, TokenDigest, token_digest};
 use claims::Judged;
 use keyset::Snapshot;
 use source::Source;
@@ -316,37 +316,51 @@ impl JwtAuthenticator {
     fn judge(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
         let judged = match &self.keys {
             None => self.rules.judge(unsigned_payload(token.expose())?.into(), now)?,
-            Some(keys) => {
-                let keys = keys.snapshot();
-                if keys.keys.keys().is_empty() {
-                    return Err(AuthError::Unavailable("there are no keys".into()));
-                }
-                match self.remembered(token, &keys, now) {
-                    Some(judged) => judged?,
-                    None => {
-                        let payload = signed_payload(token.expose(), &keys.keys)?;
-                        self.judge_payload(token, payload, &keys, now)?
-                    }
-                }
-            }
+            Some(keys) => self.judge_signed(token, &keys.snapshot(), now)?,
         };
         self.unless_revoked(judged)
+    }
+
+    fn judge_signed(
+        &self,
+        token: &Token,
+        keys: &Snapshot,
+        now: UnixTime,
+    ) -> Result<Judged, AuthError> {
+        if keys.keys.keys().is_empty() {
+            return Err(AuthError::Unavailable("there are no keys".into()));
+        }
+        let digest = self.digest(token);
+        if let Some(judged) = self.remembered(digest.as_ref(), keys, now) {
+            return judged;
+        }
+        let payload = signed_payload(token.expose(), &keys.keys)?;
+        self.judge_payload(payload, digest, keys, now)
     }
 
     /// The same, without holding up the thread for a verification that takes long.
     async fn judge_aside(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
         let keys = self.keys.as_ref().map(KeyRing::snapshot);
-        match keys.filter(|keys| keys.keys.take_long()) {
-            Some(keys) if self.remembered(token, &keys, now).is_none() => {
+        let Some(keys) = keys.filter(|keys| keys.keys.take_long()) else {
+            return self.judge(token, now);
+        };
+        let digest = self.digest(token);
+        let judged = match self.remembered(digest.as_ref(), &keys, now) {
+            Some(judged) => judged,
+            None => {
                 let (signed, by) = (token.clone(), Arc::clone(&keys));
                 let verify = move || signed_payload(signed.expose(), &by.keys);
                 let verified = self.aside.run(verify).await;
                 let failed = || AuthError::Unavailable("the verification panicked".into());
-                let payload = verified.ok_or_else(failed)??;
-                self.unless_revoked(self.judge_payload(token, payload, &keys, now)?)
+                self.judge_payload(verified.ok_or_else(failed)??, digest, &keys, now)
             }
-            _ => self.judge(token, now),
-        }
+        };
+        self.unless_revoked(judged?)
+    }
+
+    /// Under which a token is remembered, if any is.
+    fn digest(&self, token: &Token) -> Option<TokenDigest> {
+        self.cache.as_ref().map(|_| token_digest(token.expose()))
     }
 
     fn unless_revoked(&self, judged: Judged) -> Result<Judged, AuthError> {
@@ -361,13 +375,12 @@ impl JwtAuthenticator {
     /// The verdict on a token that these keys have verified already, if it is remembered.
     fn remembered(
         &self,
-        token: &Token,
+        digest: Option<&TokenDigest>,
         keys: &Snapshot,
         now: UnixTime,
     ) -> Option<Result<Judged, AuthError>> {
-        let cache = self.cache.as_ref()?;
-        let CachedToken { identity, times, .. } =
-            cache.get(&token_digest(token.expose()), keys.generation)?;
+        let cached = self.cache.as_ref()?.get(digest?, keys.generation)?;
+        let CachedToken { identity, times, .. } = cached;
         let in_time = self.rules.judge_times(&times, now);
         Some(in_time.map(|()| Judged { identity, times, issuer: None }))
     }
@@ -375,17 +388,16 @@ impl JwtAuthenticator {
     /// The verdict on the payload of a token that these keys have verified, which is remembered.
     fn judge_payload(
         &self,
-        token: &Token,
         payload: Vec<u8>,
+        digest: Option<TokenDigest>,
         keys: &Snapshot,
         now: UnixTime,
     ) -> Result<Judged, AuthError> {
         // No more room than it has, lest its bytes have to be shared by way of another allocation.
         let judged = self.rules.judge(payload.into_boxed_slice().into(), now)?;
-        if let Some(cache) = &self.cache {
+        if let Some((cache, digest)) = self.cache.as_ref().zip(digest) {
             let (identity, times) = (judged.identity.clone(), judged.times);
-            let cached = CachedToken { generation: keys.generation, identity, times };
-            cache.insert(token_digest(token.expose()), cached);
+            cache.insert(digest, CachedToken { generation: keys.generation, identity, times });
         }
         Ok(judged)
     }
