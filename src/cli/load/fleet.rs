@@ -28,7 +28,7 @@ use super::{
     failure::Failure,
     incoming::Incoming,
     line::{Knife, Line},
-    tally::{Laps, Phase, Tallies},
+    tally::{LONGEST, Laps, Phase, Tallies},
 };
 use crate::cli::destination::Destination;
 
@@ -297,7 +297,7 @@ where
     F: Future<Output = Result<T, Failure>> + Send + 'static,
 {
     // It ends when all have begun.
-    let course = Arc::new(Course::new(Instant::now(), Duration::ZERO, FOR_EVER, rate));
+    let course = Arc::new(Course::new(Instant::now(), Duration::ZERO, LONGEST, rate));
     let mut joining = JoinSet::new();
     for client in fleet.clients() {
         let (fleet, course) = (Arc::clone(fleet), Arc::clone(&course));
@@ -324,6 +324,3 @@ where
     }
     joining.join_all().await.into_iter().flatten().collect()
 }
-
-/// Longer than any run.
-const FOR_EVER: Duration = Duration::from_secs(1 << 31);

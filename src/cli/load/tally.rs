@@ -163,7 +163,7 @@ impl Tally {
 }
 
 /// Longer than any run, and what a histogram can grow to.
-const LONGEST: Duration = Duration::from_secs(1 << 31);
+pub(super) const LONGEST: Duration = Duration::from_secs(1 << 31);
 
 fn empty() -> Latencies {
     Histogram::new(3).expect("three digits are possible")
