@@ -338,12 +338,22 @@ impl JwtAuthenticator {
         self.judge_payload(payload, digest, keys, now)
     }
 
-    /// The same, without holding up the thread for a verification that takes long.
+    /// The same, without holding up the thread for a verification that takes long. Boxed then, so
+    /// that others do not carry the size of it.
     async fn judge_aside(&self, token: &Token, now: UnixTime) -> Result<Judged, AuthError> {
         let keys = self.keys.as_ref().map(KeyRing::snapshot);
-        let Some(keys) = keys.filter(|keys| keys.keys.take_long()) else {
-            return self.judge(token, now);
-        };
+        match keys.filter(|keys| keys.keys.take_long()) {
+            None => self.judge(token, now),
+            Some(keys) => Box::pin(self.judge_long(token, keys, now)).await,
+        }
+    }
+
+    async fn judge_long(
+        &self,
+        token: &Token,
+        keys: Arc<Snapshot>,
+        now: UnixTime,
+    ) -> Result<Judged, AuthError> {
         let digest = self.digest(token);
         let judged = match self.remembered(digest.as_ref(), &keys, now) {
             Some(judged) => judged,
