@@ -7,6 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aws_lc_rs::digest;
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
@@ -288,6 +289,12 @@ fn a_jwk_is_read_for_its_algorithms_alone_and_verifies_as_the_same_key_in_pem() 
                 continue;
             };
             assert!(algorithms.contains(&algorithm), "{key} is one for {algorithm}");
+            let file = text(&format!("{key}.pub.pem"));
+            let pem = Key::from_pem(algorithm, file.as_bytes()).unwrap();
+            assert_eq!(read.fingerprint(), pem.fingerprint(), "{key} for {algorithm}");
+            let digest = digest::digest(&digest::SHA256, &der(&file));
+            let first = u32::from_be_bytes(digest.as_ref()[..4].try_into().unwrap());
+            assert_eq!(read.fingerprint(), format!("{first:08x}"), "{key}");
             let authenticator = JwtAuthenticator::secure(read, ClaimRules::default());
             for signer in jwks.iter().filter(|signer| signer.algorithms.contains(&algorithm)) {
                 let token = token(&minter(&format!("{}.key.pem", signer.key), algorithm));

@@ -313,18 +313,17 @@ impl Key {
         key: &[u8],
         parsed: ParsedPublicKey,
     ) -> Result<Key, KeyError> {
-        let bits = |parsed: &ParsedPublicKey| {
-            let der: PublicKeyX509Der<'_> = parsed.as_der().ok()?;
-            Some(PublicEncryptingKey::from_der(der.as_ref()).ok()?.key_size_bits())
-        };
+        let invalid = KeyError::Invalid { algorithm };
+        let info: PublicKeyX509Der<'_> = parsed.as_der().map_err(|_| invalid)?;
+        let bits = || Some(PublicEncryptingKey::from_der(info.as_ref()).ok()?.key_size_bits());
         let is_rsa = algorithm.family() == Family::Rsa;
-        if is_rsa && !bits(&parsed).is_some_and(|bits| (2048..=8192).contains(&bits)) {
-            return Err(KeyError::Invalid { algorithm });
+        if is_rsa && !bits().is_some_and(|bits| (2048..=8192).contains(&bits)) {
+            return Err(invalid);
         }
         if algorithm.family() == Family::Ed && is_of_small_order(key) {
-            return Err(KeyError::Invalid { algorithm });
+            return Err(invalid);
         }
-        Ok(Key::new(algorithm, key, Material::Public(parsed)))
+        Ok(Key::new(algorithm, info.as_ref(), Material::Public(parsed)))
     }
 
     fn new(algorithm: Algorithm, bytes: &[u8], material: Material) -> Key {
@@ -347,7 +346,10 @@ impl Key {
         self.kid.as_deref()
     }
 
-    /// The beginning of the key's SHA-256, to tell keys apart in a log.
+    /// The first four bytes of a SHA-256, in hexadecimal, to tell keys apart in a log: of a secret
+    /// itself, and of a public key's `SubjectPublicKeyInfo`
+    /// ([RFC 5280 §4.1.2.7](https://www.rfc-editor.org/rfc/rfc5280#section-4.1.2.7)), in whatever
+    /// form the key came.
     pub fn fingerprint(&self) -> &str {
         &self.fingerprint
     }
