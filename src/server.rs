@@ -204,8 +204,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     /// Accepts connections until the server is drained. Each authenticated one is handed to the
     /// handler, on a task of its own; when the handler is done, the connection is closed.
     ///
-    /// A connection that fails concerns no other. Where the handler or the authenticator panics, it
-    /// is closed with 1011. An error of the listener itself, such as too many open files, is logged
+    /// A connection that fails concerns no other. Where the handler, the authenticator, the registry
+    /// or the revocation list panics, it is closed with 1011. An error of the listener itself, such as too many open files, is logged
     /// and survived after a pause.
     pub async fn serve<H, F>(&self, listener: TcpListener, handler: H)
     where
@@ -240,7 +240,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 self.state.live.enforce(revocations).await;
             }
         };
-        join!(self.authenticator.keep_fresh(), revocations);
+        let fresh = async {
+            let tell = || tracing::error!("the authenticator panicked while it was kept fresh");
+            // Again after a panic, or keys would not be exchanged any more.
+            while survive(self.authenticator.keep_fresh(), tell).await.is_none() {
+                sleep(KEEP_FRESH_PAUSE).await;
+            }
+        };
+        join!(fresh, revocations);
         std::future::pending().await
     }
 
@@ -490,9 +497,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         if let Some(&retry_after) = self.state.draining.get() {
             connection.drain(live::stopping(retry_after));
         }
-        let identity = connection.peer().verified.identity();
-        if self.authenticator.revocations().is_some_and(|list| list.is_revoked(identity)) {
-            live::revoke(connection);
+        if let Some(revocations) = self.authenticator.revocations() {
+            live::end_if_revoked(connection, &*revocations);
         }
     }
 
@@ -585,6 +591,9 @@ struct Upgraded<S> {
     place: Place,
     handshake: Handshake,
 }
+
+/// How long nothing is done to keep an authenticator fresh that has panicked over it.
+const KEEP_FRESH_PAUSE: Duration = Duration::from_secs(1);
 
 /// How long nothing is accepted when that has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);

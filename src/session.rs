@@ -509,7 +509,8 @@ pub enum Cause {
     /// The service is going to stop.
     #[error("the service stops")]
     Drained,
-    /// The program at this end panicked: whoever held the connection, or the authenticator.
+    /// The program at this end panicked: whoever held the connection, the authenticator, the
+    /// registry or the revocation list.
     #[error("a panic at this end")]
     Panicked,
     /// The peer closed it, with its close frame if there was one.

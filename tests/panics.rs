@@ -1,5 +1,5 @@
-//! Code of the embedder that panics: a handler, an authenticator, a registry. The peer is told that
-//! this end failed, and nobody else is concerned.
+//! Code of the embedder that panics: a handler, an authenticator, a registry, a revocation list. The
+//! peer is told that this end failed, and nobody else is concerned.
 
 mod common;
 mod log;
@@ -26,9 +26,13 @@ use common::{
     *,
 };
 use electric_satellite::{
+    auth::{AuthError, Authenticator, Revocations},
     registry::{InProcessRegistry, Occupant, Registration, Registry, RegistryError},
     server::{AcceptError, Drain, Server},
-    session::{AuthChangePolicy, AuthenticatedClient, Cause, Close, End},
+    session::{
+        AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, End, Identity, UnixTime,
+        Verified,
+    },
     transport::{Connection, Event, Limits},
     wire::{Version, proto::SatSubsReq},
 };
@@ -36,7 +40,8 @@ use log::Log;
 use tokio::{
     io::duplex,
     net::{TcpListener, TcpStream},
-    time::Instant,
+    sync::watch,
+    time::{Instant, sleep},
 };
 
 type OfServer = Connection<AuthenticatedClient>;
@@ -222,6 +227,101 @@ async fn panics_reach_the_panic_hook() {
         assert_eq!(service.client().await.last_words().await, failed());
         assert_eq!(panics.load(Ordering::SeqCst), expected);
     }
+}
+
+// ---- Server::maintain ----
+
+/// Lets in whoever [`Gate::Word`] does, and fails in an unforeseen way beside that.
+#[derive(Clone, Default)]
+struct Touchy(Arc<Moods>);
+
+#[derive(Default)]
+struct Moods {
+    /// How often the list may be asked before it panics, once.
+    patience: AtomicUsize,
+    changes: watch::Sender<u64>,
+    /// How often it was to be kept fresh, of which the first two times panic.
+    kept_fresh: AtomicUsize,
+}
+
+impl Authenticator for Touchy {
+    async fn authenticate(
+        &self,
+        request: &AuthRequest,
+        now: UnixTime,
+    ) -> Result<Verified, AuthError> {
+        Gate::Word.authenticate(request, now).await
+    }
+
+    async fn keep_fresh(&self) {
+        if self.0.kept_fresh.fetch_add(1, Ordering::SeqCst) < 2 {
+            panic!("as the test wants it");
+        }
+    }
+
+    fn revocations(&self) -> Option<Arc<dyn Revocations>> {
+        Some(Arc::new(self.clone()))
+    }
+}
+
+impl Revocations for Touchy {
+    fn is_revoked(&self, _: &Identity) -> bool {
+        let patience = self.0.patience.fetch_sub(1, Ordering::SeqCst);
+        assert_ne!(patience, 1, "as the test wants it");
+        false
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.0.changes.subscribe()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revocation_list_that_panics_closes_the_connection_in_question_and_no_other() {
+    let touchy = Touchy::default();
+    touchy.0.patience.store(4, Ordering::SeqCst);
+    let server = Server::new(touchy.clone()).with_limits(calm());
+    let maintained = server.clone();
+    tokio::spawn(async move { maintained.maintain().await });
+    // Each is looked at when it comes.
+    let mut clients = vec![];
+    for name in ["first", "second"] {
+        let (near, far) = duplex(4096);
+        let (accepted, raw) = tokio::join!(server.accept(far), async {
+            let mut raw = Raw::upgraded(near, Version::V0_12).await;
+            raw.says(call(1, auth(name, WORD))).await;
+            raw.hears().await;
+            raw
+        });
+        clients.push((accepted.unwrap(), raw));
+    }
+    // The second of them is in question when the list panics.
+    touchy.0.changes.send_modify(|change| *change += 1);
+    let (connection, mut raw) = clients.pop().unwrap();
+    assert_eq!(raw.last_words().await, failed());
+    assert_eq!(*connection.closed().await, panicked());
+    // The list is watched all the same, and has nothing against the first.
+    touchy.0.changes.send_modify(|change| *change += 1);
+    sleep(Duration::from_secs(1)).await;
+    assert!(clients[0].0.end().is_none());
+    assert_eq!(touchy.0.patience.load(Ordering::SeqCst), usize::MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_authenticator_that_panics_is_kept_fresh_all_the_same() {
+    let touchy = Touchy::default();
+    let server = Server::new(touchy.clone());
+    let maintained = tokio::spawn(async move { server.maintain().await });
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(touchy.0.kept_fresh.load(Ordering::SeqCst), 3);
+    assert!(!maintained.is_finished());
+}
+
+#[tokio::test]
+async fn a_service_that_panics_when_asked_whether_it_is_ready_is_not() {
+    let server = server(Gate::Word, calm()).with_readiness(|| panic!("as the test wants it"));
+    let reason = server.ready().unwrap_err();
+    assert_eq!(reason, "The service is not ready: that cannot be told");
 }
 
 // ---- Server::accept ----

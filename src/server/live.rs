@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -93,10 +94,21 @@ pub(super) fn stopping(retry_after: u32) -> Close {
     Close { code: 1001, reason: format!("Service stops, retry after {retry_after} s").into() }
 }
 
-/// Ends a connection whose identity is revoked. Clients from 0.9.4 on take this close for an
-/// expired token, and stay away until they have another.
-pub(super) fn revoke(connection: &Handle<AuthenticatedClient>) {
-    connection.end(None, Close::EXPIRED, Cause::Revoked);
+/// Ends a connection whose identity is revoked, and one of which that cannot be told. Clients from
+/// 0.9.4 on take the first close for an expired token, and stay away until they have another.
+pub(super) fn end_if_revoked(
+    connection: &Handle<AuthenticatedClient>,
+    revocations: &dyn Revocations,
+) {
+    let identity = connection.peer().verified.identity();
+    match catch_unwind(AssertUnwindSafe(|| revocations.is_revoked(identity))) {
+        Ok(false) => {}
+        Ok(true) => connection.end(None, Close::EXPIRED, Cause::Revoked),
+        Err(_) => {
+            tracing::error!("the revocation list panicked");
+            connection.end(None, Close::INTERNAL, Cause::Panicked);
+        }
+    }
 }
 
 impl LiveConnections {
@@ -145,9 +157,7 @@ impl LiveConnections {
         let mut changes = revocations.changes();
         loop {
             for connection in self.all() {
-                if revocations.is_revoked(connection.peer().verified.identity()) {
-                    revoke(&connection);
-                }
+                end_if_revoked(&connection, &*revocations);
             }
             if changes.changed().await.is_err() {
                 return;

@@ -110,7 +110,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         self.with(|options| options.auth_changes = auth_changes)
     }
 
-    /// The same server, which refuses upgrades with 503 and this reason while it is not ready.
+    /// The same server, which refuses upgrades with 503 and this reason while it is not ready, or
+    /// panics when it is asked.
     pub fn with_readiness(
         self,
         readiness: impl Fn() -> Result<(), String> + Send + Sync + 'static,

@@ -6,6 +6,7 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -195,7 +196,13 @@ impl Gate<'_> {
         if let Some(&seconds) = self.state.draining.get() {
             return Err(("The service stops".into(), seconds));
         }
-        let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| readiness());
+        let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| {
+            // A service that cannot tell is not ready.
+            catch_unwind(AssertUnwindSafe(|| readiness())).unwrap_or_else(|_| {
+                tracing::error!("the readiness of the service panicked");
+                Err("that cannot be told".into())
+            })
+        });
         readiness.map_err(|reason| (format!("The service is not ready: {reason}"), NOT_READY_RETRY))
     }
 
