@@ -138,6 +138,7 @@ impl fmt::Display for Runs {
 
 /// How a case went.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Outcome {
     /// The id of the case.
     pub id: &'static str,
@@ -269,6 +270,7 @@ impl Outcome {
 
 /// What a run found.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Report {
     /// What was judged, in words.
     pub target: String,

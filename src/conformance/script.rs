@@ -17,6 +17,7 @@ pub use upgrade::*;
 
 /// One line of a script.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Step {
     /// Against a server: a new connection, and an upgrade that must succeed.
     Open(Upgrade),

@@ -29,6 +29,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// One line of the record of a conversation.
 #[derive(Clone, Debug, serde::Serialize)]
+#[non_exhaustive]
 pub struct Line {
     /// Milliseconds since the case began.
     pub at_ms: u64,

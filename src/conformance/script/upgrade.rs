@@ -238,6 +238,7 @@ impl Answer {
 
 /// How a client's upgrade is answered.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Acceptance {
     /// As it wants; the request must be in order.
     Welcome,
