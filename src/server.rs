@@ -45,7 +45,7 @@ use std::{
     future::{Future, ready},
     io,
     net::IpAddr,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Duration,
 };
@@ -570,6 +570,11 @@ where
 /// hook and for the log, and is the end of no more than one connection.
 fn survive<F: Future>(code: F, tell: impl FnOnce()) -> impl Future<Output = Option<F::Output>> {
     AssertUnwindSafe(code).catch_unwind().map(|came| came.map_err(|_| tell()).ok())
+}
+
+/// The same of code that is no future.
+fn survive_call<T>(code: impl FnOnce() -> T, tell: impl FnOnce()) -> Option<T> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|_| tell()).ok()
 }
 
 fn auth_panicked() {

@@ -2,7 +2,6 @@
 
 use std::{
     collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -20,6 +19,8 @@ use crate::{
     session::{AuthenticatedClient, Cause, Close, LONGEST},
     transport::Handle,
 };
+
+use super::survive_call;
 
 /// How a service stops.
 ///
@@ -101,13 +102,11 @@ pub(super) fn end_if_revoked(
     revocations: &dyn Revocations,
 ) {
     let identity = connection.peer().verified.identity();
-    match catch_unwind(AssertUnwindSafe(|| revocations.is_revoked(identity))) {
-        Ok(false) => {}
-        Ok(true) => connection.end(None, Close::EXPIRED, Cause::Revoked),
-        Err(_) => {
-            tracing::error!("the revocation list panicked");
-            connection.end(None, Close::INTERNAL, Cause::Panicked);
-        }
+    let tell = || tracing::error!("the revocation list panicked");
+    match survive_call(|| revocations.is_revoked(identity), tell) {
+        Some(false) => {}
+        Some(true) => connection.end(None, Close::EXPIRED, Cause::Revoked),
+        None => connection.end(None, Close::INTERNAL, Cause::Panicked),
     }
 }
 

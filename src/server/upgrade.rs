@@ -6,7 +6,6 @@
 use std::{
     convert::Infallible,
     net::IpAddr,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -37,7 +36,7 @@ use super::{
     AcceptError, HttpError, Options, State,
     admission::{Overload, Place, retry_after},
     headers::{client_address, tokens},
-    metrics,
+    metrics, survive_call,
 };
 
 /// After how many seconds to try again while the service is not ready.
@@ -197,11 +196,9 @@ impl Gate<'_> {
             return Err(("The service stops".into(), seconds));
         }
         let readiness = self.options.readiness.as_ref().map_or(Ok(()), |readiness| {
+            let tell = || tracing::error!("the readiness of the service panicked");
             // A service that cannot tell is not ready.
-            catch_unwind(AssertUnwindSafe(|| readiness())).unwrap_or_else(|_| {
-                tracing::error!("the readiness of the service panicked");
-                Err("that cannot be told".into())
-            })
+            survive_call(|| readiness(), tell).unwrap_or_else(|| Err("that cannot be told".into()))
         });
         readiness.map_err(|reason| (format!("The service is not ready: {reason}"), NOT_READY_RETRY))
     }
