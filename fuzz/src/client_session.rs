@@ -163,11 +163,19 @@ impl World {
         };
         assert!(sent.is_err() || may && self.is_ready(), "{} was sent", message.name());
         if let (Ok(()), Message::OpLogAck(ack)) = (sent, message) {
-            let (begun, acknowledged) =
-                self.transactions.get_mut(&ack.transaction_id).expect("it has not come");
-            *acknowledged += 1;
-            assert!(acknowledged <= begun, "it is acknowledged already");
+            self.acknowledges(ack.transaction_id);
         }
+    }
+
+    fn acknowledges(&mut self, transaction_id: u64) {
+        // It acknowledges data alone, where no transaction came before.
+        if transaction_id == 0 && self.version >= Version::V0_12 {
+            return;
+        }
+        let transaction = self.transactions.get_mut(&transaction_id);
+        let (begun, acknowledged) = transaction.expect("it has not come");
+        *acknowledged += 1;
+        assert!(acknowledged <= begun, "it is acknowledged already");
     }
 
     fn calls(&mut self, request: Request) {
