@@ -46,6 +46,7 @@ use std::{
     io,
     net::IpAddr,
     panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
@@ -74,7 +75,7 @@ use crate::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
         ServerSession, Session, UnixTime, Verified,
     },
-    transport::{self, Connection, Handle, Socket, Step},
+    transport::{self, Connection, Handle, Limits, Socket, Step},
     wire::Version,
 };
 
@@ -268,8 +269,21 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
+        // Tokio's driver is woken, by a system call, for every timer that is earlier than all that it
+        // knew when it went to sleep. One that is earlier than those of the handshakes that come
+        // before it is over spares two for each of them.
+        let Limits { upgrade_timeout, auth_timeout, .. } = *self.options.limits;
+        let mut earliest = pin!(sleep(Duration::ZERO));
         loop {
-            match listener.accept().await {
+            let accepted = select! {
+                biased;
+                accepted = listener.accept() => accepted,
+                () = &mut earliest, if !earliest.is_elapsed() => continue,
+            };
+            if earliest.is_elapsed() {
+                earliest.as_mut().reset(Instant::now() + upgrade_timeout.min(auth_timeout));
+            }
+            match accepted {
                 Ok((stream, peer)) => {
                     let _ = stream.set_nodelay(true);
                     let (open, handler) = (open.clone(), handler.clone());
@@ -405,8 +419,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         .with_auth_changes(*auth_changes);
         let occupant = Occupant::default();
         let mut refused = None;
+        let mut stops = pin!(self.stops());
         loop {
-            match transport::handshake(&mut socket, &mut session, self.stops()).await {
+            match transport::handshake(&mut socket, &mut session, &mut stops).await {
                 Ok(Step::Authenticated(client)) => {
                     place.authenticated();
                     self.limit(&mut session, client.verified.identity());
@@ -436,9 +451,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     let admission = survive(self.admit(&request, &occupant), auth_panicked);
                     let verdict = select! {
                         biased;
-                        // The session is told so next.
-                        _ = self.stops() => {
-                            drop(request);
+                        (close, cause) = &mut stops => {
+                            session.end(None, close, cause);
                             continue;
                         }
                         verdict = timeout_at(deadline, admission) => verdict,

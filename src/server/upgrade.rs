@@ -39,6 +39,9 @@ use super::{
     metrics, survive_call,
 };
 
+/// One short piece, whatever it says.
+pub(super) type Answer = Response<Full<Bytes>>;
+
 /// After how many seconds to try again while the service is not ready.
 const NOT_READY_RETRY: u32 = 1;
 
@@ -116,15 +119,15 @@ impl Gate<'_> {
         peer: Option<IpAddr>,
         place: &mut Place,
         upgrade: &OnceLock<Version>,
-    ) -> Response<Full<Bytes>> {
+    ) -> Answer {
         let path = request.uri().path();
         if path == "/ws" || path.starts_with("/ws/") {
             let address = peer
                 .map(|peer| client_address(peer, request.headers(), &self.options.trusted_proxies));
             match self.negotiate(request, place, address) {
-                Ok((version, accept)) => {
+                Ok((version, answer)) => {
                     let _ = upgrade.set(version);
-                    switching_protocols(version, &accept)
+                    answer
                 }
                 Err(refusal) => *refusal,
             }
@@ -135,20 +138,20 @@ impl Gate<'_> {
         }
     }
 
-    /// The version to speak and the answer to the client's key; or the refusal, in the original's
-    /// order and words where it has any.
+    /// The version to speak and the answer that says so; or the refusal, in the original's order
+    /// and words where it has any.
     fn negotiate<B>(
         &self,
         request: &Request<B>,
         place: &mut Place,
         address: Option<IpAddr>,
-    ) -> Result<(Version, String), Box<Response<Full<Bytes>>>> {
+    ) -> Result<(Version, Answer), Box<Answer>> {
         let bad_request = |reason: String| {
             tracing::debug!(reason, "upgrade refused");
             Box::new(text(StatusCode::BAD_REQUEST, reason))
         };
         let key = websocket_key(request).ok_or_else(|| bad_request("Bad request".into()))?;
-        let version = self.version(request.headers()).map_err(bad_request)?;
+        let (version, subprotocol) = self.version(request.headers()).map_err(bad_request)?;
         if !self.origin_is_allowed(request.headers()) {
             return Err(Box::new(text(StatusCode::FORBIDDEN, "Origin not allowed")));
         }
@@ -162,18 +165,20 @@ impl Gate<'_> {
             metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
         })?;
-        Ok((version, derive_accept_key(key.as_bytes())))
+        Ok((version, switching_protocols(subprotocol, derive_accept_key(key.as_bytes()))))
     }
 
-    /// The newest version that is offered and spoken here.
-    fn version(&self, headers: &HeaderMap) -> Result<Version, String> {
+    /// The newest version that is offered and spoken here, and what the client calls it.
+    fn version<'a>(&self, headers: &'a HeaderMap) -> Result<(Version, &'a str), String> {
         let versions = &self.options.versions;
         let newest = offers(headers).max().ok_or("Missing satellite websocket subprotocol")?;
-        offers(headers).filter(|offer| versions.contains(offer)).max().ok_or_else(|| {
+        let is_spoken = |(version, _): &(Version, &str)| versions.contains(version);
+        let spoken = Some(newest).filter(is_spoken);
+        spoken.or_else(|| offers(headers).filter(is_spoken).max()).ok_or_else(|| {
             format!(
                 "Cannot connect satellite version {}.{}.0: this server requires >= {}.{}.0 and <= {}",
-                newest.major,
-                newest.minor,
+                newest.0.major,
+                newest.0.minor,
                 versions.start().major,
                 versions.start().minor,
                 last_release(*versions.end()),
@@ -204,7 +209,7 @@ impl Gate<'_> {
     }
 
     /// The answer beyond a limit.
-    pub(super) fn turn_away(&self, overload: Overload) -> Response<Full<Bytes>> {
+    pub(super) fn turn_away(&self, overload: Overload) -> Answer {
         tracing::debug!(reason = overload.name(), "turned away");
         let status = match overload.is_personal() {
             true => StatusCode::TOO_MANY_REQUESTS,
@@ -216,7 +221,7 @@ impl Gate<'_> {
 }
 
 /// A refusal that will not last.
-fn later(status: StatusCode, reason: String, seconds: u32) -> Response<Full<Bytes>> {
+fn later(status: StatusCode, reason: String, seconds: u32) -> Answer {
     let mut response = text(status, reason);
     response.headers_mut().insert(RETRY_AFTER, seconds.into());
     response
@@ -228,20 +233,20 @@ fn status(warning: Option<&str>) -> String {
     format!("The Satellite service is up{}", warning.as_deref().unwrap_or_default())
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
 }
 
-fn switching_protocols(version: Version, accept: &str) -> Response<Full<Bytes>> {
-    let header = |text: &str| HeaderValue::try_from(text).expect("ASCII without controls");
-    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, "");
+fn switching_protocols(subprotocol: &str, accept: String) -> Answer {
+    const ASCII: &str = "ASCII without controls";
+    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
     let headers = response.headers_mut();
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, header(accept));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, header(&version.to_string()));
+    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.try_into().expect(ASCII));
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.try_into().expect(ASCII));
     response
 }
 
@@ -269,8 +274,8 @@ fn only<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a HeaderValue
 
 /// The protocol versions among the subprotocols, which may come in several lines and in lists
 /// ([RFC 6455 §11.3.4](https://www.rfc-editor.org/rfc/rfc6455#section-11.3.4)).
-fn offers(headers: &HeaderMap) -> impl Iterator<Item = Version> {
-    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).filter_map(|token| token.parse().ok())
+fn offers(headers: &HeaderMap) -> impl Iterator<Item = (Version, &str)> {
+    tokens(headers, &SEC_WEBSOCKET_PROTOCOL).filter_map(|token| Some((token.parse().ok()?, token)))
 }
 
 /// The last release that speaks a version, as it stands in a refusal.
