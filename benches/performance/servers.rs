@@ -4,6 +4,7 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -35,6 +36,7 @@ use super::{
     block_on,
     processes::questions,
     tokens::{NOW, Signed},
+    without_io::bare_verification,
 };
 
 /// A server that is measured.
@@ -54,6 +56,8 @@ pub(crate) enum Kind {
     Tcp,
     /// Every message comes back: what a WebSocket costs.
     WebSocket,
+    /// The same, after the bare cryptography of one verification.
+    Verifying,
     /// Ours.
     Satellite(Manner),
 }
@@ -89,6 +93,7 @@ impl Subject {
         match self.kind {
             Kind::Tcp => "TCP".into(),
             Kind::WebSocket => "WebSocket".into(),
+            Kind::Verifying => format!("WebSocket and bare {algorithm}"),
             Kind::Satellite(Manner::Plain | Manner::Guarded) => algorithm.clone(),
             Kind::Satellite(Manner::Cached) => format!("{algorithm} cached"),
             Kind::Satellite(Manner::Tls) => format!("{algorithm} over TLS"),
@@ -103,7 +108,16 @@ impl Subject {
     async fn serve(self, listener: TcpListener) {
         match self.kind {
             Kind::Tcp => each(listener, echo_bytes).await,
-            Kind::WebSocket => each(listener, echo_messages).await,
+            Kind::WebSocket => each(listener, |stream| echo_messages(stream, || {})).await,
+            Kind::Verifying => {
+                let verification: Arc<dyn Fn() + Send + Sync> =
+                    bare_verification(&self.signed).into();
+                let verify = || {
+                    let verification = Arc::clone(&verification);
+                    move || verification()
+                };
+                each(listener, |stream| echo_messages(stream, verify())).await
+            }
             Kind::Satellite(manner) => self.serve_satellite(manner, listener).await,
         }
     }
@@ -209,15 +223,19 @@ async fn echo_bytes(mut stream: TcpStream) {
     }
 }
 
-/// The upgrade is agreed to as it is asked for, subprotocol included.
-async fn echo_messages(stream: TcpStream) {
+/// The upgrade is agreed to as it is asked for, subprotocol included. Before each message comes back,
+/// something is done.
+async fn echo_messages(stream: TcpStream, before: impl Fn()) {
     let config = WebSocketConfig::default().read_buffer_size(Limits::default().read_buffer);
     let upgraded = accept_hdr_async_with_config(stream, agree, Some(config)).await;
     // Boxed like ours, or the task would keep the size of the upgrade for life.
     let Ok(mut socket) = upgraded.map(Box::new) else { return };
     while let Some(Ok(message)) = socket.next().await {
-        if matches!(message, Message::Binary(_)) && socket.send(message).await.is_err() {
-            return;
+        if matches!(message, Message::Binary(_)) {
+            before();
+            if socket.send(message).await.is_err() {
+                return;
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub(crate) fn handshake(
 }
 
 /// The signature over the same bytes, by the library alone and with a parsed key.
-pub(crate) fn bare_verification(signed: &Signed) -> Operation {
+pub(crate) fn bare_verification(signed: &Signed) -> Box<dyn Fn() + Send + Sync> {
     let token = signed.token();
     let (message, signature) = token.expose().rsplit_once('.').unwrap();
     let message = message.to_owned().into_bytes();
