@@ -14,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use common::{
     net::{Gate, LastWords, Raw, WORD, calm, client, closed_with, pair, raw_pair, server},
     *,
@@ -630,6 +631,49 @@ async fn a_peer_that_does_not_read_makes_send_wait_and_gets_everything_once_when
         }
     });
     assert_eq!(sent, Ok(()));
+}
+
+/// From 32 KiB on, what a server sends goes past the WebSocket library.
+#[tokio::test(start_paused = true)]
+async fn large_messages_small_ones_pongs_and_the_close_keep_their_order_in_a_narrow_pipe() {
+    const SIZES: [usize; 9] = [100, 32_768, 65_535, 65_536, 32_767, 200_000, 300, 65_537, 40_000];
+    // What is sent at once begins with each of them.
+    let sizes = (0..SIZES.len()).flat_map(|first| {
+        let mut sizes = SIZES;
+        sizes.rotate_left(first);
+        sizes
+    });
+    let (server, mut raw) = raw_streaming(calm(), 1000).await;
+    let sending = async {
+        for size in sizes.clone() {
+            server.send(relation_of(size)).await.unwrap();
+        }
+        server.close(Close::NORMAL);
+    };
+    let receiving = async {
+        let (mut pings, mut pongs) = (0_u8.., 0_u8..);
+        for (nth, size) in sizes.clone().enumerate() {
+            if nth % 4 == 0 {
+                let ping = Bytes::from(vec![pings.next().unwrap()]);
+                raw.socket.send(tungstenite::Message::Ping(ping)).await.unwrap();
+            }
+            loop {
+                match raw.socket.next().await.unwrap().unwrap() {
+                    tungstenite::Message::Pong(pong) => assert_eq!(pong[0], pongs.next().unwrap()),
+                    message => {
+                        let frame = relation_of(size).encode();
+                        assert_eq!(message, tungstenite::Message::Binary(frame));
+                        break;
+                    }
+                }
+            }
+        }
+        assert!(pongs.next() > Some(0), "they come between the messages");
+        raw.last_words().await
+    };
+    let both = async { tokio::join!(receiving, sending) };
+    let (last_words, ()) = timeout(MINUTE, both).await.unwrap();
+    assert_eq!(last_words, closed_with(1000, ""));
 }
 
 #[tokio::test(start_paused = true)]

@@ -19,6 +19,7 @@ use tokio_tungstenite::{
             header::{RETRY_AFTER, SEC_WEBSOCKET_EXTENSIONS, SEC_WEBSOCKET_PROTOCOL},
             uri::Scheme,
         },
+        protocol::Role,
     },
 };
 
@@ -329,7 +330,7 @@ impl Connector {
         let chosen = response.headers().get(SEC_WEBSOCKET_PROTOCOL);
         let version = chosen.and_then(|chosen| chosen.to_str().ok()?.parse().ok());
         let (version, limits) = (version.unwrap_or(versions[0]), Arc::clone(&self.limits));
-        Ok(Upgraded { socket: Socket::new(stream, &limits), version, limits })
+        Ok(Upgraded { socket: Socket::new(stream, Role::Client, &limits), version, limits })
     }
 
     async fn in_time<F: Future>(&self, step: F) -> Result<F::Output, ConnectError> {

@@ -101,7 +101,7 @@ where
         Role::Server,
         Some(config(limits)),
     );
-    Socket::new(stream.await, limits)
+    Socket::new(stream.await, Role::Server, limits)
 }
 
 /// What decides on requests.

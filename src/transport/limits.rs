@@ -54,10 +54,10 @@ pub struct Limits {
     /// 256 for a [`Limits::client`].
     pub max_unread_messages: usize,
     /// How many bytes of received messages wait for the application before the socket is left
-    /// alone. 1 MiB.
+    /// alone. 256 KiB, which a processor has in its cache.
     pub max_unread_bytes: usize,
     /// How many bytes wait for the socket before [`Sender::send`](super::Sender::send) waits too.
-    /// 1 MiB.
+    /// 256 KiB.
     pub max_unsent_bytes: usize,
     /// The buffer that each connection reads through, in bytes: what an idle connection costs
     /// against what a busy one does. 1,000 bytes, which is 1 KiB with what an allocator adds; 16 KiB
@@ -85,8 +85,8 @@ impl Default for Limits {
             max_message_before_auth: 64 * 1024,
             max_message: 16 * 1024 * 1024,
             max_unread_messages: 16,
-            max_unread_bytes: 1024 * 1024,
-            max_unsent_bytes: 1024 * 1024,
+            max_unread_bytes: 256 * 1024,
+            max_unsent_bytes: 256 * 1024,
             read_buffer: 1000,
         }
     }

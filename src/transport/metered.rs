@@ -1,11 +1,14 @@
-//! Counts the bytes underneath a WebSocket, and stops a peer that sends too many.
+//! Counts the bytes underneath a WebSocket, and stops a peer that sends too many. Large frames go
+//! past the WebSocket here.
 
 use std::{
-    io,
+    collections::VecDeque,
+    io::{self, IoSlice},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
+use bytes::{Buf, Bytes, buf::Chain};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// A stream whose bytes are counted.
@@ -15,12 +18,14 @@ pub(crate) struct Metered<S> {
     budget: Option<usize>,
     received: u64,
     written: u64,
+    /// What leaves before anything that is written from now on: heads of frames, and payloads.
+    ahead: VecDeque<Chain<Bytes, Bytes>>,
 }
 
 impl<S> Metered<S> {
     /// A stream of which so many bytes may be read.
     pub(crate) fn new(stream: S, budget: usize) -> Metered<S> {
-        Metered { stream, budget: Some(budget), received: 0, written: 0 }
+        Metered { stream, budget: Some(budget), received: 0, written: 0, ahead: VecDeque::new() }
     }
 
     /// Any number of bytes may be read from now on.
@@ -41,6 +46,12 @@ impl<S> Metered<S> {
     /// How many bytes the network has taken.
     pub(super) fn written(&self) -> u64 {
         self.written
+    }
+
+    /// Queues a frame, as it is, in front of all that is written from now on. It leaves with what is
+    /// written or flushed next.
+    pub(super) fn write_ahead(&mut self, head: Bytes, payload: Bytes) {
+        self.ahead.push_back(head.chain(payload));
     }
 
     fn count(&mut self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -69,29 +80,55 @@ impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
     }
 }
 
+impl<S: AsyncWrite + Unpin> Metered<S> {
+    /// Nothing is ahead any more.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(frame) = self.ahead.front() {
+            let mut slices = [IoSlice::new(&[]); 2];
+            let count = frame.chunks_vectored(&mut slices);
+            let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
+            let written = ready!(written)?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.written += written as u64;
+            let frame = &mut self.ahead[0];
+            frame.advance(written);
+            if !frame.has_remaining() {
+                self.ahead.pop_front();
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ahead(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.count(written)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ahead(cx))?;
         Pin::new(&mut self.stream).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_ahead(cx))?;
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
+        slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_ahead(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
         self.count(written)
     }

@@ -18,7 +18,13 @@ use tokio_tungstenite::{
     tungstenite::{
         Error, Message,
         error::ProtocolError,
-        protocol::{CloseFrame, WebSocketConfig, frame::coding::CloseCode},
+        protocol::{
+            CloseFrame, Role, WebSocketConfig,
+            frame::{
+                FrameHeader,
+                coding::{CloseCode, Data, OpCode},
+            },
+        },
     },
 };
 
@@ -30,7 +36,10 @@ use super::{Limits, metered::Metered};
 pub(crate) struct Socket<S> {
     /// Boxed, because futures keep a copy of what is moved into them.
     stream: Box<WebSocketStream<Metered<S>>>,
+    role: Role,
     flushed: bool,
+    /// The library has nothing that has not left.
+    library_flushed: bool,
     /// The network takes no more for now.
     full: bool,
     /// Messages may have the size that the WebSocket is configured with.
@@ -39,6 +48,10 @@ pub(crate) struct Socket<S> {
     owed: u8,
     limits: Arc<Limits>,
 }
+
+/// How many bytes a payload has that goes past the library, which would copy it, and keep room for
+/// as much as long as the connection lives. Smaller ones leave several at a time.
+const LARGE: usize = 32 * 1024;
 
 /// How many pings may wait for their answers to leave before no more is read.
 const MAX_OWED: u8 = 64;
@@ -70,12 +83,30 @@ pub(crate) fn config(limits: &Limits) -> WebSocketConfig {
         .max_frame_size(Some(limits.max_message))
 }
 
+/// The head of a server's binary message that is one frame
+/// ([RFC 6455 §5.2](https://www.rfc-editor.org/rfc/rfc6455#section-5.2)).
+fn head(payload: &Bytes) -> Bytes {
+    let header = FrameHeader { opcode: OpCode::Data(Data::Binary), ..FrameHeader::default() };
+    let mut head = Vec::with_capacity(MAX_HEAD);
+    header.format(payload.len() as u64, &mut head).expect("a vector takes everything");
+    head.into()
+}
+
+/// How many bytes the longest head has that no mask is in.
+const MAX_HEAD: usize = 10;
+
 impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// A WebSocket before authentication.
-    pub(crate) fn new(stream: WebSocketStream<Metered<S>>, limits: &Arc<Limits>) -> Socket<S> {
+    pub(crate) fn new(
+        stream: WebSocketStream<Metered<S>>,
+        role: Role,
+        limits: &Arc<Limits>,
+    ) -> Socket<S> {
         Socket {
             stream: Box::new(stream),
+            role,
             flushed: true,
+            library_flushed: true,
             full: false,
             authenticated: false,
             owed: 0,
@@ -96,7 +127,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
 
     /// Queues a ping.
     pub(super) fn ping(&mut self) {
-        self.flushed = false;
+        self.queued();
         let _ = self.stream.start_send_unpin(Message::Ping(Bytes::new()));
     }
 
@@ -108,8 +139,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
     /// Queues a binary message, to be sent while [`Socket::next`] is awaited. An error shows
     /// there as well.
     pub(super) fn feed(&mut self, payload: Bytes) {
+        // What a client sends is masked, and so copied. And what the library has begun to write
+        // comes first.
+        if self.role == Role::Server && payload.len() >= LARGE && self.library_flushed {
+            self.flushed = false;
+            self.stream.get_mut().write_ahead(head(&payload), payload);
+        } else {
+            self.queued();
+            let _ = self.stream.start_send_unpin(Message::Binary(payload));
+        }
+    }
+
+    /// The library has something that has not left.
+    fn queued(&mut self) {
         self.flushed = false;
-        let _ = self.stream.start_send_unpin(Message::Binary(payload));
+        self.library_flushed = false;
     }
 
     /// Sends what is queued and, if input is wanted, waits for some. Cancel-safe.
@@ -120,6 +164,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
                 match self.stream.poll_flush_unpin(cx) {
                     Poll::Ready(flushed) => {
                         self.flushed = true;
+                        self.library_flushed = true;
                         self.owed = 0;
                         return Poll::Ready(match flushed {
                             Ok(()) => Happened::Sent { was_full: mem::take(&mut self.full) },
@@ -152,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Socket<S> {
         let input = match message {
             Ok(Message::Ping(_)) => {
                 // The library has queued an answer.
-                self.flushed = false;
+                self.queued();
                 self.owed += 1;
                 return Poll::Ready(Happened::Heard);
             }
