@@ -269,9 +269,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         H: Fn(Connection<AuthenticatedClient>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send + 'static,
     {
-        // Tokio's driver is woken, by a system call, for every timer that is earlier than all that it
-        // knew when it went to sleep. One that is earlier than those of the handshakes that come
-        // before it is over spares two for each of them.
+        // Earlier than the deadlines of all handshakes that begin before it is over. Tokio wakes its
+        // driver, by a system call, for every timer that is earlier than all that it knew when it went
+        // to sleep: in a burst, that would be two for each handshake.
         let Limits { upgrade_timeout, auth_timeout, .. } = *self.options.limits;
         let mut earliest = pin!(sleep(Duration::ZERO));
         loop {
