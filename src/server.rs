@@ -75,7 +75,7 @@ use crate::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
         ServerSession, Session, UnixTime, Verified,
     },
-    transport::{self, Connection, Handle, Limits, Socket, Step},
+    transport::{self, Connection, Handle, Socket, Step},
     wire::Version,
 };
 
@@ -272,7 +272,6 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         // Earlier than the deadlines of all handshakes that begin before it is over. Tokio wakes its
         // driver, by a system call, for every timer that is earlier than all that it knew when it went
         // to sleep: in a burst, that would be two for each handshake.
-        let Limits { upgrade_timeout, auth_timeout, .. } = *self.options.limits;
         let mut earliest = pin!(sleep(Duration::ZERO));
         loop {
             let accepted = select! {
@@ -281,7 +280,10 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 () = &mut earliest, if !earliest.is_elapsed() => continue,
             };
             if earliest.is_elapsed() {
-                earliest.as_mut().reset(Instant::now() + upgrade_timeout.min(auth_timeout));
+                let limits = &self.options.limits;
+                earliest
+                    .as_mut()
+                    .reset(Instant::now() + limits.upgrade_timeout.min(limits.auth_timeout));
             }
             match accepted {
                 Ok((stream, peer)) => {
