@@ -1,7 +1,11 @@
 //! Processes of their own, and the accounts that the operating system keeps of them.
 
 use std::{
-    env, fs,
+    cell::RefCell,
+    collections::HashMap,
+    env,
+    ffi::OsString,
+    fs,
     io::{BufRead, BufReader, Write},
     net::SocketAddr,
     process::{self, Child, ChildStdin, ChildStdout, Command, Stdio},
@@ -91,9 +95,13 @@ impl Process {
         line.trim_end().to_owned()
     }
 
-    fn of_each_thread(&self, file: &str) -> impl Iterator<Item = String> {
+    /// The threads, but for those that end meanwhile, and what a file says of each.
+    fn of_each_thread(&self, file: &str) -> impl Iterator<Item = (OsString, String)> {
         let threads = fs::read_dir(self.path("task")).unwrap();
-        threads.map(move |thread| fs::read_to_string(thread.unwrap().path().join(file)).unwrap())
+        threads.filter_map(move |thread| {
+            let thread = thread.ok()?;
+            Some((thread.file_name(), fs::read_to_string(thread.path().join(file)).ok()?))
+        })
     }
 
     fn path(&self, file: &str) -> String {
@@ -112,6 +120,9 @@ impl Drop for Process {
 pub(crate) struct ServerProcess {
     process: Process,
     pub(crate) address: SocketAddr,
+    /// How many nanoseconds each thread has been on a processor, when last looked at. One that verifies
+    /// aside ends when it was idle for long, and its account with it.
+    threads: RefCell<HashMap<OsString, u64>>,
 }
 
 /// What a process holds.
@@ -126,7 +137,7 @@ impl ServerProcess {
     pub(crate) fn start(subject: &Subject) -> ServerProcess {
         let mut process = Process::start(&Role::Server(subject.clone()));
         let address = process.line().parse().unwrap();
-        ServerProcess { process, address }
+        ServerProcess { process, address, threads: RefCell::default() }
     }
 
     /// How long it has been on a processor, once it is idle.
@@ -151,7 +162,7 @@ impl ServerProcess {
     pub(crate) fn sleeps(&self) -> u64 {
         self.settle();
         let statuses = self.process.of_each_thread("status");
-        statuses.map(|status| field(&status, "voluntary_ctxt_switches:")).sum()
+        statuses.map(|(_, status)| field(&status, "voluntary_ctxt_switches:")).sum()
     }
 
     /// What it holds, once it is idle.
@@ -164,9 +175,12 @@ impl ServerProcess {
 
     /// How long it has been on a processor until now.
     pub(crate) fn cpu_time_now(&self) -> Duration {
-        let nanoseconds = |schedule: String| schedule.split(' ').next()?.parse::<u64>().ok();
-        let schedules = self.process.of_each_thread("schedstat");
-        Duration::from_nanos(schedules.map(|schedule| nanoseconds(schedule).unwrap()).sum())
+        let nanoseconds = |schedule: &str| schedule.split(' ').next()?.parse::<u64>().ok();
+        let mut threads = self.threads.borrow_mut();
+        for (thread, schedule) in self.process.of_each_thread("schedstat") {
+            threads.insert(thread, nanoseconds(&schedule).unwrap());
+        }
+        Duration::from_nanos(threads.values().sum())
     }
 }
 
