@@ -273,6 +273,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         // driver, by a system call, for every timer that is earlier than all that it knew when it went
         // to sleep: in a burst, that would be two for each handshake.
         let mut earliest = pin!(sleep(Duration::ZERO));
+        let soonest = self.options.limits.upgrade_timeout.min(self.options.limits.auth_timeout);
         loop {
             let accepted = select! {
                 biased;
@@ -280,10 +281,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 () = &mut earliest, if !earliest.is_elapsed() => continue,
             };
             if earliest.is_elapsed() {
-                let limits = &self.options.limits;
-                earliest
-                    .as_mut()
-                    .reset(Instant::now() + limits.upgrade_timeout.min(limits.auth_timeout));
+                earliest.as_mut().reset(Instant::now() + soonest);
             }
             match accepted {
                 Ok((stream, peer)) => {

@@ -57,9 +57,13 @@ impl Measurement {
         Measurement { process: ServerProcess::start(&subject), subject, costs: vec![] }
     }
 
-    /// Another process, after a turn that is not counted: the first is different.
-    async fn begin_anew(&mut self, connections: usize) {
+    /// Another process takes the place of the one that there was.
+    fn restart(&mut self) {
         self.process = ServerProcess::start(&self.subject);
+    }
+
+    /// A turn that is not counted: the first of a process is different.
+    async fn warm_up(&mut self, connections: usize) {
         self.turn(0, connections).await;
         self.costs.pop();
     }
@@ -105,7 +109,10 @@ pub(crate) fn measure(scale: &Scale) -> Measured {
         for round in 0..scale.rounds {
             for server in &mut servers {
                 if round.is_multiple_of(LIFE) {
-                    server.begin_anew(scale.turn).await;
+                    if round > 0 {
+                        server.restart();
+                    }
+                    server.warm_up(scale.turn).await;
                 }
                 server.turn(0, scale.turn).await;
             }

@@ -4,7 +4,6 @@ use std::{
     io,
     net::Ipv4Addr,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -110,13 +109,10 @@ impl Subject {
             Kind::Tcp => each(listener, echo_bytes).await,
             Kind::WebSocket => each(listener, |stream| echo_messages(stream, || {})).await,
             Kind::Verifying => {
-                let verification: Arc<dyn Fn() + Send + Sync> =
-                    bare_verification(&self.signed).into();
-                let verify = || {
-                    let verification = Arc::clone(&verification);
-                    move || verification()
-                };
-                each(listener, |stream| echo_messages(stream, verify())).await
+                // Its process ends with it.
+                let verify: &'static (dyn Fn() + Send + Sync) =
+                    Box::leak(bare_verification(&self.signed));
+                each(listener, |stream| echo_messages(stream, verify)).await
             }
             Kind::Satellite(manner) => self.serve_satellite(manner, listener).await,
         }

@@ -87,11 +87,10 @@ impl<S: AsyncWrite + Unpin> Metered<S> {
             let mut slices = [IoSlice::new(&[]); 2];
             let count = frame.chunks_vectored(&mut slices);
             let written = Pin::new(&mut self.stream).poll_write_vectored(cx, &slices[..count]);
-            let written = ready!(written)?;
+            let written = ready!(self.count(written))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
-            self.written += written as u64;
             let frame = &mut self.ahead[0];
             frame.advance(written);
             if !frame.has_remaining() {
