@@ -4,7 +4,7 @@
 //! authenticated and before it is told so, and the registration lasts as long as its connection.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     future::Future,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -231,15 +231,14 @@ impl InProcessRegistry {
         client: &AuthenticatedClient,
         occupant: &Occupant,
     ) -> Result<Registration, Incumbent> {
-        let mut table = self.lock();
-        let user_id = &client.verified.identity().user_id;
-        match table.places.get(&client.client_id) {
-            Some(place) => Err(Incumbent {
-                generation: place.generation,
-                same_user: place.user_id == *user_id,
-                occupant: place.occupant.clone(),
+        let Table { places, generations } = &mut *self.lock();
+        match places.entry(client.client_id.clone()) {
+            Entry::Occupied(entry) => Err(Incumbent {
+                generation: entry.get().generation,
+                same_user: entry.get().user_id == client.verified.identity().user_id,
+                occupant: entry.get().occupant.clone(),
             }),
-            None => Ok(self.occupy(&mut table, client, occupant)),
+            free => Ok(self.occupy(free, generations, client, occupant)),
         }
     }
 
@@ -256,27 +255,28 @@ impl InProcessRegistry {
         client: &AuthenticatedClient,
         occupant: &Occupant,
     ) -> Option<Registration> {
-        let mut table = self.lock();
-        let has_it =
-            table.places.get(&client.client_id).is_none_or(|place| place.generation == generation);
-        has_it.then(|| self.occupy(&mut table, client, occupant))
+        let Table { places, generations } = &mut *self.lock();
+        match places.entry(client.client_id.clone()) {
+            Entry::Occupied(entry) if entry.get().generation != generation => None,
+            left_to_it => Some(self.occupy(left_to_it, generations, client, occupant)),
+        }
     }
 
     fn occupy(
         &self,
-        table: &mut Table,
+        entry: Entry<'_, ClientId, Place>,
+        generations: &mut u64,
         client: &AuthenticatedClient,
         occupant: &Occupant,
     ) -> Registration {
-        table.generations += 1;
-        let generation = table.generations;
-        let place = Place {
+        *generations += 1;
+        let generation = *generations;
+        entry.insert_entry(Place {
             generation,
             user_id: client.verified.identity().user_id.clone(),
             occupant: occupant.clone(),
-        };
+        });
         let client_id = client.client_id.clone();
-        table.places.insert(client_id.clone(), place);
         let (table, occupant) = (Arc::clone(&self.table), occupant.clone());
         Registration { client_id, generation, table, occupant }
     }
@@ -291,8 +291,6 @@ impl Registry for InProcessRegistry {
         occupant: Occupant,
     ) -> Result<Registration, RegistryError> {
         loop {
-            // Whoever has the place has the whole wait to answer, even if it has just taken it.
-            let deadline = Instant::now() + self.wait;
             let incumbent = match self.claim(client, &occupant) {
                 Ok(registration) => return Ok(registration),
                 Err(_) if self.policy == DuplicatePolicy::Refuse => {
@@ -300,6 +298,8 @@ impl Registry for InProcessRegistry {
                 }
                 Err(incumbent) => incumbent,
             };
+            // Whoever has the place has the whole wait to answer, even if it has just taken it.
+            let deadline = Instant::now() + self.wait;
             if self.policy == DuplicatePolicy::Takeover && incumbent.same_user {
                 // The place is the newcomer's from now on, whoever else waits for it.
                 let taken = self.replace(incumbent.generation, client, &occupant);
@@ -330,12 +330,10 @@ impl Registry for InProcessRegistry {
 impl Drop for Registration {
     fn drop(&mut self) {
         let mut table = lock(&self.table);
-        let is_mine = table
-            .places
-            .get(&self.client_id)
-            .is_some_and(|place| place.generation == self.generation);
-        if is_mine {
-            table.places.remove(&self.client_id);
+        if let Entry::Occupied(entry) = table.places.entry(self.client_id.clone())
+            && entry.get().generation == self.generation
+        {
+            entry.remove();
         }
         drop(table);
         // After the place is free.

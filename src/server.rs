@@ -61,7 +61,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     select,
     sync::{SetOnce, watch},
-    time::{Instant, sleep, timeout, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 use tracing::{
     Instrument, Span,
@@ -83,7 +83,7 @@ use admission::{Admission, Overload, Place};
 use error::NotAdmitted;
 use headers::is_trusted;
 use live::{Busy, LiveConnections};
-use metrics::Handshake;
+use metrics::{Handshake, LastMethod};
 use options::Options;
 use upgrade::Gate;
 
@@ -116,6 +116,7 @@ pub struct Server<A, R = InProcessRegistry> {
 struct State {
     live: Arc<LiveConnections>,
     admission: Arc<Admission>,
+    method: LastMethod,
     /// After how many seconds to come back, once the service is going to stop.
     draining: SetOnce<u32>,
     drained: SetOnce<()>,
@@ -345,7 +346,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         // Boxed by itself, so that it leaves before the authentication comes.
         let upgraded = Box::pin(async {
             let mut entrance = self.enter(Some(peer))?;
-            let opened = timeout(self.options.limits.upgrade_timeout, open(stream)).await;
+            let deadline = entrance.began + self.options.limits.upgrade_timeout;
+            let opened = timeout_at(deadline, open(stream)).await;
             let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
             let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open))?;
             self.upgrade(stream, entrance).await
@@ -392,13 +394,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let upgraded = timeout_at(deadline, upgrade).await;
         let upgraded = upgraded.unwrap_or(Err(AcceptError::TimedOut));
         let (socket, version) = handshake.judged(upgraded)?;
-        metrics::upgraded(began.elapsed());
-        Ok(Upgraded { socket, version, place, handshake })
+        let now = Instant::now();
+        metrics::upgraded(now - began);
+        Ok(Upgraded { socket, version, place, handshake, since: now })
     }
 
     async fn authenticate<S>(
         self,
-        Upgraded { mut socket, version, mut place, mut handshake }: Upgraded<S>,
+        Upgraded { mut socket, version, mut place, mut handshake, since }: Upgraded<S>,
     ) -> Result<
         (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
         AcceptError,
@@ -408,10 +411,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     {
         let Options { limits, server_id, auth_changes, .. } = &*self.options;
         let _busy = self.state.live.busy();
-        let now = Instant::now();
-        let deadline = now + limits.auth_timeout;
+        let deadline = since + limits.auth_timeout;
         let mut session = ServerSession::registering(
-            now.into_std(),
+            since.into_std(),
             limits.auth_timeout,
             version,
             server_id.clone(),
@@ -425,12 +427,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 Ok(Step::Authenticated(client)) => {
                     place.authenticated();
                     self.limit(&mut session, client.verified.identity());
+                    let now = Instant::now();
                     let (connection, driver) =
-                        transport::connect(socket, session, client, occupant, version, limits);
+                        transport::connect(socket, session, client, occupant, version, limits, now);
                     let entry = self.state.live.enter(connection.handle());
                     self.look_again(&connection.handle());
-                    let living =
-                        handshake.authenticated(now.elapsed(), self.authenticator.method());
+                    let method = self.state.method.is(self.authenticator.method());
+                    let living = handshake.authenticated(now - since, &method);
                     let handle = connection.handle();
                     let driver = Box::pin(driver);
                     // Boxed where there are any, so that the others do not carry their size.
@@ -609,6 +612,8 @@ struct Upgraded<S> {
     version: Version,
     place: Place,
     handshake: Handshake,
+    /// Since when.
+    since: Instant,
 }
 
 /// How long nothing is done to keep an authenticator fresh that has panicked over it.

@@ -235,6 +235,7 @@ pub(crate) fn connect<P, S, X>(
     occupant: Occupant,
     version: Version,
     limits: &Arc<Limits>,
+    now: Instant,
 ) -> (Connection<P>, impl Future<Output = ()> + Send + use<P, S, X>)
 where
     P: Send + Sync + 'static,
@@ -267,7 +268,7 @@ where
     });
     let connection = Connection::new(Arc::clone(&shared));
     let watch = Watch {
-        keepalive: Keepalive::new(Instant::now().into_std()),
+        keepalive: Keepalive::new(now.into_std()),
         pinged_for: 0,
         ping_waits: false,
         progress: None,
@@ -291,7 +292,7 @@ where
     async move {
         // One for life: deadlines move on with every message, and a timer need not be told so
         // under a lock when it is moved to a later time.
-        let mut timer = pin!(sleep_until(Instant::now()));
+        let mut timer = pin!(sleep_until(watch.keepalive.last_heard().into()));
         let mut next = driven.0.step(&mut socket, &mut watch, None);
         while let Some(Next { wants_input, deadline, pauses }) = next {
             let is_timed = set(timer.as_mut(), deadline);

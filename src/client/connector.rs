@@ -361,9 +361,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin + Send + 'static> Upgraded<S> {
         let mut session = ClientSession::new(now, limits.auth_timeout, version, client_id, token);
         match transport::handshake(&mut socket, &mut session, pending()).await {
             Ok(Step::Authenticated(server)) => {
-                let occupant = Occupant::default();
+                let (occupant, now) = (Occupant::default(), Instant::now());
                 let (connection, driver) =
-                    transport::connect(socket, session, server, occupant, version, &limits);
+                    transport::connect(socket, session, server, occupant, version, &limits, now);
                 tokio::spawn(driver);
                 Ok(connection)
             }

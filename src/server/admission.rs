@@ -244,14 +244,15 @@ impl Place {
 
     /// Whether a handshake may begin now.
     pub(super) fn handshake(&self, limits: &Limits) -> Result<(), Overload> {
-        let now = Instant::now();
         let counts = &mut *self.admission.lock();
-        if let Some(offender) = counts.offender(self.address)
-            && offender.refill(limits.failed_auths, limits.failed_auths_per_second, now) < 1.0
-        {
-            return Err(Overload::FailedAuthentications);
+        if let Some(offender) = counts.offender(self.address) {
+            let (size, per_second) = (limits.failed_auths, limits.failed_auths_per_second);
+            if offender.refill(size, per_second, Instant::now()) < 1.0 {
+                return Err(Overload::FailedAuthentications);
+            }
         }
         let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
+        let now = Instant::now();
         let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
         if bucket.refill(rate, rate.into(), now) < 1.0 {
             return Err(Overload::HandshakeRate);

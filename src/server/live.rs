@@ -1,7 +1,7 @@
 //! The connections that live now, and the end of them all.
 
 use std::{
-    collections::HashMap,
+    collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering},
@@ -58,7 +58,8 @@ impl Default for Drain {
 /// ended outside of the lock.
 #[derive(Default)]
 pub(super) struct LiveConnections {
-    table: Mutex<HashMap<u64, Handle<AuthenticatedClient>>>,
+    /// In the order in which they came.
+    table: Mutex<BTreeMap<u64, Handle<AuthenticatedClient>>>,
     count: watch::Sender<usize>,
     /// Handshakes and handlers that go on.
     busy: AtomicUsize,
@@ -130,7 +131,7 @@ impl LiveConnections {
         self.count.subscribe()
     }
 
-    fn change(&self, change: impl FnOnce(&mut HashMap<u64, Handle<AuthenticatedClient>>)) {
+    fn change(&self, change: impl FnOnce(&mut BTreeMap<u64, Handle<AuthenticatedClient>>)) {
         let mut table = self.lock();
         change(&mut table);
         // Mostly nobody wants to know, and telling has its price.
@@ -139,16 +140,13 @@ impl LiveConnections {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Handle<AuthenticatedClient>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<u64, Handle<AuthenticatedClient>>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Those who have been there for longest come first.
     fn all(&self) -> Vec<Handle<AuthenticatedClient>> {
-        let mut all: Vec<_> =
-            self.lock().iter().map(|(key, connection)| (*key, connection.clone())).collect();
-        all.sort_unstable_by_key(|(key, _)| *key);
-        all.into_iter().map(|(_, connection)| connection).collect()
+        self.lock().values().cloned().collect()
     }
 
     /// Closes the connections whose identity is revoked, now and whenever more is, for ever.

@@ -1,8 +1,11 @@
 //! What a server counts; the names are in the documentation of [`super`].
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use metrics::{counter, gauge, histogram};
+use metrics::{Key, Label, Level, Metadata, counter, gauge, histogram, with_recorder};
 
 use crate::session::End;
 
@@ -33,11 +36,12 @@ impl Handshake {
     }
 
     /// The client is authenticated, and its connection lives from now on.
-    pub(super) fn authenticated(mut self, took: Duration, method: &'static str) -> Living {
+    pub(super) fn authenticated(mut self, took: Duration, by: &Method) -> Living {
         self.refused = None;
-        histogram!("satellite_handshake_seconds", "phase" => "authentication", "method" => method)
-            .record(took);
-        counter!("satellite_authenticated_total", "method" => method).increment(1);
+        with_recorder(|recorder| {
+            recorder.register_histogram(&by.seconds, &METADATA).record(took);
+            recorder.register_counter(&by.total, &METADATA).increment(1);
+        });
         gauge!("satellite_connections").increment(1);
         Living(())
     }
@@ -52,6 +56,39 @@ impl Drop for Handshake {
         gauge!("satellite_handshakes").decrement(1);
     }
 }
+
+/// What is counted of the clients that are authenticated in one way. Its keys are made once, for the
+/// macros would make them, and allocate, for every client.
+pub(super) struct Method {
+    name: &'static str,
+    seconds: Key,
+    total: Key,
+}
+
+/// The way in which the last client was authenticated: nearly always that of the next.
+#[derive(Default)]
+pub(super) struct LastMethod(Mutex<Option<Arc<Method>>>);
+
+impl LastMethod {
+    /// What is counted of those who are authenticated so.
+    pub(super) fn is(&self, name: &'static str) -> Arc<Method> {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let method = last.take().filter(|method| method.name == name).unwrap_or_else(|| {
+            let label = Label::from_static_parts("method", name);
+            let phase = Label::from_static_parts("phase", "authentication");
+            Arc::new(Method {
+                name,
+                seconds: Key::from_parts("satellite_handshake_seconds", vec![phase, label.clone()]),
+                total: Key::from_parts("satellite_authenticated_total", vec![label]),
+            })
+        });
+        Arc::clone(last.insert(method))
+    }
+}
+
+/// What the macros say of a metric, too.
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
 
 pub(super) fn limit_hit(limit: &'static str) {
     counter!("satellite_limits_hit_total", "limit" => limit).increment(1);

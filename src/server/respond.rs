@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::OnceLock};
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     auth::Authenticator,
@@ -77,8 +77,9 @@ impl<A: Authenticator, R: Registry> Upgrading<A, R> {
             Err(_) => Err(AcceptError::TimedOut),
         })?;
         let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
+        let since = Instant::now();
         let (connection, driver) =
-            server.authenticate(Upgraded { socket, version, place, handshake }).await?;
+            server.authenticate(Upgraded { socket, version, place, handshake, since }).await?;
         tokio::spawn(driver);
         Ok(connection)
     }

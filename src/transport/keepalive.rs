@@ -25,6 +25,11 @@ impl Keepalive {
         Keepalive { heard: now, pinged: None }
     }
 
+    /// When the peer was heard last, or was not listened to.
+    pub(super) fn last_heard(&self) -> Instant {
+        self.heard
+    }
+
     /// The peer was heard, or is not listened to.
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard = now;
