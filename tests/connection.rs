@@ -33,7 +33,7 @@ use electric_satellite::{
 use futures_util::{FutureExt, SinkExt, StreamExt};
 use sat_error_resp::ErrorCode;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex},
+    io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
     net::{TcpListener, TcpStream},
     task::{JoinSet, yield_now},
     time::{Instant, timeout},
@@ -825,6 +825,84 @@ async fn an_upgrade_that_trickles_in_is_dropped_at_the_deadline() {
     let (accepted, ()) = tokio::join!(server.accept(far), trickling);
     assert!(matches!(accepted, Err(AcceptError::TimedOut)));
     assert!(before.elapsed() <= 11 * SECOND, "{:?}", before.elapsed());
+}
+
+/// The request of an upgrade, with the key of RFC 6455 §1.3, and with this line in it.
+fn upgrade_with(line: &str) -> String {
+    format!(
+        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
+         Sec-WebSocket-Protocol: electric.0.12\r\n{line}\r\n"
+    )
+}
+
+/// Sends bytes through a pipe that holds so many, and reads until the end of what is heard is this.
+async fn asked(server: &Server<Gate>, sent: &[u8], pipe: usize, end: &[u8]) -> String {
+    let (near, far) = duplex(pipe);
+    let (mut hearing, mut saying) = split(near);
+    let asking = async move {
+        let mut heard = vec![];
+        let hear = async {
+            while !heard.ends_with(end) {
+                assert!(hearing.read_buf(&mut heard).await.unwrap() > 0, "{heard:?}");
+            }
+        };
+        // What is refused is not read to its end.
+        let (_said, ()) = tokio::join!(saying.write_all(sent), hear);
+        String::from_utf8_lossy(&heard).into_owned()
+    };
+    let (_connection, heard) = tokio::join!(server.accept(far), asking);
+    heard
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_upgrade_is_granted_however_it_comes() {
+    let upgrade = upgrade_with("");
+    let elsewhere = "GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let refused = upgrade.replace("electric", "eclectic");
+    let ways = [
+        ("whole", upgrade.clone()),
+        ("behind a blank line", format!("\r\n{upgrade}")),
+        ("in bare lines", upgrade.replace('\r', "")),
+        ("with much else", upgrade_with(&format!("Cookie: {}\r\n", "x".repeat(12 * 1024)))),
+        ("with a body of nothing", upgrade_with("Content-Length: 0\r\n")),
+        ("behind another request", format!("{elsewhere}{upgrade}")),
+        ("behind two", format!("{elsewhere}{elsewhere}{upgrade}")),
+        ("after a refusal", format!("{refused}{upgrade}")),
+    ];
+    let request = call(1, auth("client-1", WORD)).encode();
+    let size = u8::try_from(request.len()).unwrap();
+    let masked = [&[0x82, 0x80 | size, 0, 0, 0, 0], &request[..]].concat();
+    let welcome = SatAuthResp { id: "server-1".into(), headers: vec![] };
+    let welcome = reply(1, welcome).encode();
+    let server = server(Gate::Word, calm());
+    for (way, head) in ways {
+        let sent = [head.as_bytes(), &masked].concat();
+        for pipe in [1, 7, 64 * 1024] {
+            let heard = asked(&server, &sent, pipe, &welcome).await;
+            let accepts = heard.matches("HTTP/1.1 101 Switching Protocols\r\n").count();
+            assert_eq!(accepts, 1, "{way}, {pipe}: {heard}");
+            let accept = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+            assert!(heard.contains(accept), "{way}, {pipe}: {heard}");
+            assert!(heard.contains("sec-websocket-protocol: electric.0.12\r\n"), "{way}: {heard}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_limit_of_a_head_is_exact() {
+    let limits = Limits { max_head: 8192, ..calm() };
+    let server = server(Gate::Word, limits);
+    let filled = |size: usize| {
+        let empty = upgrade_with("Cookie: \r\n").len();
+        upgrade_with(&format!("Cookie: {}\r\n", "x".repeat(size - empty)))
+    };
+    for pipe in [1000, 64 * 1024] {
+        let heard = asked(&server, filled(8192).as_bytes(), pipe, b"\r\n\r\n").await;
+        assert!(heard.starts_with("HTTP/1.1 101 "), "{pipe}: {heard}");
+        let heard = asked(&server, filled(8193).as_bytes(), pipe, b"\r\n\r\n").await;
+        assert!(heard.starts_with("HTTP/1.1 431 "), "{pipe}: {heard}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,6 +1,6 @@
 //! Why a connection did not come so far.
 
-use std::io;
+use std::{error::Error, io};
 
 use crate::{
     auth::AuthError,
@@ -70,10 +70,10 @@ impl AcceptError {
     }
 }
 
-/// What the HTTP library says of a failed request.
+/// What the HTTP library or the stream says of a failed request.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
-pub struct HttpError(pub(super) hyper::Error);
+pub struct HttpError(pub(super) Box<dyn Error + Send + Sync>);
 
 /// Why a client is not admitted.
 pub(super) enum NotAdmitted {

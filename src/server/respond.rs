@@ -1,6 +1,6 @@
 //! The handshake inside an application that has an HTTP server already.
 
-use std::{net::IpAddr, sync::OnceLock};
+use std::net::IpAddr;
 
 use http_body_util::Full;
 use hyper::{Request, Response, body::Bytes, upgrade::OnUpgrade};
@@ -16,7 +16,7 @@ use crate::{
 };
 
 use super::{
-    AcceptError, Entrance, HttpError, Server, Upgraded,
+    AcceptError, Entrance, Server, Upgraded,
     admission::{Overload, Place},
     metrics::Handshake,
     upgrade::{self, Gate},
@@ -38,14 +38,16 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let Ok(Entrance { mut place, overload, mut handshake, .. }) = self.enter(peer) else {
             return (gate.turn_away(Overload::Connections), None);
         };
-        let upgrade = OnceLock::new();
-        let answer = match overload {
-            Some(overload) => gate.turn_away(overload),
-            None => gate.answer(&request, peer, &mut place, &upgrade),
+        let judged = match overload {
+            Some(overload) => Err(Box::new(gate.turn_away(overload))),
+            None => gate.judge(&request, peer, &mut place),
         };
-        let Some(version) = upgrade.into_inner() else {
-            handshake.refused(&AcceptError::NotUpgraded);
-            return (answer, None);
+        let (version, answer) = match judged {
+            Ok(granted) => (granted.version, granted.answer()),
+            Err(answer) => {
+                handshake.refused(&AcceptError::NotUpgraded);
+                return (*answer, None);
+            }
         };
         let on_upgrade = hyper::upgrade::on(&mut request);
         let server = self.clone();
@@ -73,10 +75,10 @@ impl<A: Authenticator, R: Registry> Upgrading<A, R> {
         let limits = &server.options.limits;
         let stream = timeout(limits.upgrade_timeout, on_upgrade).await;
         let stream = handshake.judged(match stream {
-            Ok(upgraded) => upgraded.map_err(|error| AcceptError::Http(HttpError(error))),
+            Ok(upgraded) => upgraded.map_err(upgrade::http_error),
             Err(_) => Err(AcceptError::TimedOut),
         })?;
-        let socket = upgrade::websocket(TokioIo::new(stream), Bytes::new(), limits).await;
+        let socket = upgrade::websocket(TokioIo::new(stream), &[], limits).await;
         let since = Instant::now();
         let (connection, driver) =
             server.authenticate(Upgraded { socket, version, place, handshake, since }).await?;

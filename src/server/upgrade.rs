@@ -5,26 +5,33 @@
 
 use std::{
     convert::Infallible,
+    error::Error,
+    io,
     net::IpAddr,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
+use bytes::BytesMut;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
     body::Bytes,
     header::{
-        CONNECTION, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER, SEC_WEBSOCKET_ACCEPT,
-        SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, UPGRADE,
+        CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, ORIGIN, RETRY_AFTER,
+        SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+        TRANSFER_ENCODING, UPGRADE,
     },
     server::conn::http1,
     service::service_fn,
 };
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, join, split};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{handshake::derive_accept_key, protocol::Role},
+    tungstenite::{
+        handshake::{derive_accept_key, machine::TryParse},
+        protocol::Role,
+    },
 };
 
 use crate::{
@@ -46,8 +53,12 @@ pub(super) type Answer = Response<Full<Bytes>>;
 const NOT_READY_RETRY: u32 = 1;
 
 /// Answers HTTP requests until one of them is an upgrade, or the connection ends.
+///
+/// A connection whose first request is granted has only that one, which is read without the HTTP
+/// library: it keeps buffers of 8 KiB for as long as anybody takes to ask. What else may come is the
+/// library's.
 pub(super) async fn upgrade<S>(
-    stream: S,
+    mut stream: S,
     place: &mut Place,
     overload: Option<Overload>,
     gate: &Gate<'_>,
@@ -56,19 +67,96 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &gate.options.limits;
+    let mut head = BytesMut::new();
+    let mut first = overload.map(|overload| gate.turn_away(overload));
+    if overload.is_none() {
+        read_head(&mut stream, &mut head, limits.max_head).await.map_err(http_error)?;
+        if let Some((size, request)) = bare_get(&head) {
+            match gate.judge(&request, place.address(), place) {
+                Ok(granted) => {
+                    let version = granted.version;
+                    stream.write_all(granted.sent().as_bytes()).await.map_err(http_error)?;
+                    stream.flush().await.map_err(http_error)?;
+                    return Ok((websocket(stream, &head[size..], limits).await, version));
+                }
+                Err(answer) => first = Some(*answer),
+            }
+        }
+    }
+    // Boxed, for it is rare, and large.
+    Box::pin(serve(stream, &head, first, place, overload.is_none(), gate)).await
+}
+
+/// Reads until a head has come whole, or as much as one may have, or what cannot be one, or the end.
+async fn read_head<S>(stream: &mut S, head: &mut BytesMut, most: usize) -> io::Result<()>
+where
+    S: AsyncRead + Unpin,
+{
+    head.reserve(HEAD);
+    // Nothing has come of the line that is next.
+    let mut is_blank = false;
+    loop {
+        let before = head.len();
+        let room = (most - before) as u64;
+        if (&mut *stream).take(room).read_buf(head).await? == 0 {
+            return Ok(());
+        }
+        for byte in &head[before..] {
+            match byte {
+                b'\n' if is_blank => return Ok(()),
+                b'\n' => is_blank = true,
+                b'\r' => {}
+                _ => is_blank = false,
+            }
+        }
+        // Such as TLS, which waits for an answer.
+        let is_no_request = before == 0 && Request::try_parse(head).is_err();
+        if is_no_request {
+            return Ok(());
+        }
+    }
+}
+
+/// What a head is granted room for at first.
+const HEAD: usize = 512;
+
+/// The request of a head that is nothing but a GET, and its size.
+fn bare_get(head: &[u8]) -> Option<(usize, Request<()>)> {
+    let (size, request) = Request::try_parse(head).ok()??;
+    let has_body =
+        [CONTENT_LENGTH, TRANSFER_ENCODING].iter().any(|name| request.headers().contains_key(name));
+    (!has_body).then_some((size, request))
+}
+
+/// Answers requests with the HTTP library: those that begin with what has been read already, of which
+/// the first may have its answer.
+async fn serve<S>(
+    stream: S,
+    head: &[u8],
+    first: Option<Answer>,
+    place: &mut Place,
+    keep_alive: bool,
+    gate: &Gate<'_>,
+) -> Result<(Socket<S>, Version), AcceptError>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let limits = &gate.options.limits;
     let upgrade = OnceLock::new();
     let peer = place.address();
-    let place = Mutex::new(place);
+    let state = Mutex::new((first, place));
     let service = service_fn(async |request| {
-        let answer = match overload {
-            Some(overload) => gate.turn_away(overload),
-            None => {
-                let mut place = place.lock().unwrap_or_else(PoisonError::into_inner);
-                gate.answer(&request, peer, &mut place, &upgrade)
+        let (first, place) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
+        let judge = || match gate.judge(&request, peer, place) {
+            Ok(granted) => {
+                let _ = upgrade.set(granted.version);
+                granted.answer()
             }
+            Err(answer) => *answer,
         };
-        Ok::<_, Infallible>(answer)
+        Ok::<_, Infallible>(first.take().unwrap_or_else(judge))
     });
+    let (reader, writer) = split(stream);
     let parts = http1::Builder::new()
         // All of it has one deadline, which is the caller's: the requests, and the reading of the
         // answers.
@@ -76,32 +164,67 @@ where
         // An answer is one short piece.
         .writev(false)
         .max_buf_size(limits.max_head)
-        .keep_alive(overload.is_none())
-        .serve_connection(TokioIo::new(stream), service)
+        .keep_alive(keep_alive)
+        .serve_connection(TokioIo::new(join(head.chain(reader), writer)), service)
         .without_shutdown()
         .await
-        .map_err(|error| AcceptError::Http(HttpError(error)))?;
+        .map_err(http_error)?;
     let Some(&version) = upgrade.get() else {
         return Err(AcceptError::NotUpgraded);
     };
-    let socket = websocket(parts.io.into_inner(), parts.read_buf, limits).await;
-    Ok((socket, version))
+    let (reader, writer) = parts.io.into_inner().into_inner();
+    let (unread, reader) = reader.into_inner();
+    let pipelined = [&parts.read_buf, unread].concat();
+    Ok((websocket(reader.unsplit(writer), &pipelined, limits).await, version))
+}
+
+pub(super) fn http_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> AcceptError {
+    AcceptError::Http(HttpError(error.into()))
 }
 
 /// A WebSocket over a stream that has been upgraded, with what the client sent behind its request
 /// without waiting for the answer.
-pub(super) async fn websocket<S>(stream: S, pipelined: Bytes, limits: &Arc<Limits>) -> Socket<S>
+pub(super) async fn websocket<S>(stream: S, pipelined: &[u8], limits: &Arc<Limits>) -> Socket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = WebSocketStream::from_partially_read(
         metered(stream, 0, limits),
-        // Copied, for the original is as large as the buffer that the head was read into.
         pipelined.to_vec(),
         Role::Server,
         Some(config(limits)),
     );
     Socket::new(stream.await, Role::Server, limits)
+}
+
+/// An upgrade that is granted.
+pub(super) struct Granted<'r> {
+    pub(super) version: Version,
+    /// What the client calls the version.
+    subprotocol: &'r str,
+    accept: String,
+}
+
+impl Granted<'_> {
+    /// The answer that says so, as it is sent.
+    fn sent(&self) -> String {
+        let before_accept = "HTTP/1.1 101 Switching Protocols\r\nupgrade: websocket\r\n\
+                             connection: Upgrade\r\nsec-websocket-accept: ";
+        let before_protocol = "\r\nsec-websocket-protocol: ";
+        [before_accept, &self.accept, before_protocol, self.subprotocol, "\r\n\r\n"].concat()
+    }
+
+    /// The same for the HTTP library.
+    pub(super) fn answer(&self) -> Answer {
+        const ASCII: &str = "ASCII without controls";
+        let mut response = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+        let headers = response.headers_mut();
+        headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(SEC_WEBSOCKET_ACCEPT, self.accept.parse().expect(ASCII));
+        headers.insert(SEC_WEBSOCKET_PROTOCOL, self.subprotocol.parse().expect(ASCII));
+        response
+    }
 }
 
 /// What decides on requests.
@@ -111,41 +234,33 @@ pub(super) struct Gate<'a> {
 }
 
 impl Gate<'_> {
-    /// The answer to one request. An upgrade leaves behind the version that was agreed on, and the
-    /// connection in the place of the client that asked.
-    pub(super) fn answer<B>(
+    /// What is granted to one request, which has the connection in the place of the client that asked
+    /// from then on; or the answer, if it is no upgrade or not granted.
+    pub(super) fn judge<'r, B>(
         &self,
-        request: &Request<B>,
+        request: &'r Request<B>,
         peer: Option<IpAddr>,
         place: &mut Place,
-        upgrade: &OnceLock<Version>,
-    ) -> Answer {
+    ) -> Result<Granted<'r>, Box<Answer>> {
         let path = request.uri().path();
         if path == "/ws" || path.starts_with("/ws/") {
             let address = peer
                 .map(|peer| client_address(peer, request.headers(), &self.options.trusted_proxies));
-            match self.negotiate(request, place, address) {
-                Ok((version, answer)) => {
-                    let _ = upgrade.set(version);
-                    answer
-                }
-                Err(refusal) => *refusal,
-            }
+            self.negotiate(request, place, address)
         } else if path == "/api/status" && request.method() == Method::GET {
-            text(StatusCode::OK, status(self.options.warning))
+            Err(Box::new(text(StatusCode::OK, status(self.options.warning))))
         } else {
-            text(StatusCode::NOT_FOUND, "Not found")
+            Err(Box::new(text(StatusCode::NOT_FOUND, "Not found")))
         }
     }
 
-    /// The version to speak and the answer that says so; or the refusal, in the original's order
-    /// and words where it has any.
-    fn negotiate<B>(
+    /// The upgrade; or the refusal, in the original's order and words where it has any.
+    fn negotiate<'r, B>(
         &self,
-        request: &Request<B>,
+        request: &'r Request<B>,
         place: &mut Place,
         address: Option<IpAddr>,
-    ) -> Result<(Version, Answer), Box<Answer>> {
+    ) -> Result<Granted<'r>, Box<Answer>> {
         let bad_request = |reason: String| {
             tracing::debug!(reason, "upgrade refused");
             Box::new(text(StatusCode::BAD_REQUEST, reason))
@@ -165,7 +280,7 @@ impl Gate<'_> {
             metrics::limit_hit(overload.name());
             Box::new(self.turn_away(overload))
         })?;
-        Ok((version, switching_protocols(subprotocol, derive_accept_key(key.as_bytes()))))
+        Ok(Granted { version, subprotocol, accept: derive_accept_key(key.as_bytes()) })
     }
 
     /// The newest version that is offered and spoken here, and what the client calls it.
@@ -236,17 +351,6 @@ fn status(warning: Option<&str>) -> String {
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
-    response
-}
-
-fn switching_protocols(subprotocol: &str, accept: String) -> Answer {
-    const ASCII: &str = "ASCII without controls";
-    let mut response = text(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
-    let headers = response.headers_mut();
-    headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
-    headers.insert(SEC_WEBSOCKET_ACCEPT, accept.try_into().expect(ASCII));
-    headers.insert(SEC_WEBSOCKET_PROTOCOL, subprotocol.try_into().expect(ASCII));
     response
 }
 
