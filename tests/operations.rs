@@ -6,7 +6,7 @@ mod raw;
 mod service;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -34,7 +34,7 @@ use tokio::{
 
 use raw::{
     Answer, SECRET, WebSocket, authenticate, bad_token, good_token, guarded, read_answer,
-    unsigned_token,
+    unsigned_token, upgrade_request,
 };
 use service::{
     Said, Service, connect_from, eventually, get, insecure, loopback, run, satellite, secure,
@@ -661,6 +661,34 @@ async fn behind_a_trusted_proxy_the_client_counts() {
     }
     // Nobody else can speak for that client, for better or worse.
     assert!(open([0, 3, 1], to, "X-Forwarded-For: 198.51.100.7\r\n").await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_asks_for_one_client_after_the_other() {
+    let limits = Limits { failed_auths: 1, failed_auths_per_second: 0.5, ..Limits::default() };
+    let server = Server::new(JwtAuthenticator::insecure(None))
+        .with_limits(limits)
+        .with_trusted_proxies(["192.0.2.100/32".parse().expect("a range")]);
+    let dial = || {
+        let (ours, theirs) = duplex(64 * 1024);
+        let (server, proxy) = (server.clone(), Ipv4Addr::new(192, 0, 2, 100));
+        tokio::spawn(
+            async move { server.accept_from(theirs, IpAddr::from(proxy)).await.map(drop) },
+        );
+        ours
+    };
+    let failing = "X-Forwarded-For: 198.51.100.7\r\n";
+    let mut socket = WebSocket::open(dial(), failing).await.expect("it may try");
+    let nonsense = Token::new("no token").expect("a text");
+    socket.send(&authenticate("client", &nonsense)).await;
+    assert_eq!(socket.close().await.expect("a close").0, 1007);
+    let mut stream = dial();
+    // Another client is not concerned, though it comes by the same connection.
+    for (client, status) in [(7, 429), (7, 429), (8, 101)] {
+        let lines = format!("X-Forwarded-For: 198.51.100.{client}\r\n");
+        stream.write_all(upgrade_request(&lines).as_bytes()).await.expect("it takes a request");
+        assert_eq!(read_answer(&mut stream).await.expect("an answer").status, status);
+    }
 }
 
 #[tokio::test]

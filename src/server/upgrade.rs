@@ -67,12 +67,13 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let limits = &gate.options.limits;
+    let peer = place.address();
     let mut head = BytesMut::new();
     let mut first = overload.map(|overload| gate.turn_away(overload));
     if overload.is_none() {
         read_head(&mut stream, &mut head, limits.max_head).await.map_err(http_error)?;
         if let Some((size, request)) = bare_get(&head) {
-            match gate.judge(&request, place.address(), place) {
+            match gate.judge(&request, peer, place) {
                 Ok(granted) => {
                     let version = granted.version;
                     stream.write_all(granted.sent().as_bytes()).await.map_err(http_error)?;
@@ -84,7 +85,7 @@ where
         }
     }
     // Boxed, for it is rare, and large.
-    Box::pin(serve(stream, &head, first, place, overload.is_none(), gate)).await
+    Box::pin(serve(stream, &head, first, peer, place, overload.is_none(), gate)).await
 }
 
 /// Reads until a head has come whole, or as much as one may have, or what cannot be one, or the end.
@@ -134,6 +135,7 @@ async fn serve<S>(
     stream: S,
     head: &[u8],
     first: Option<Answer>,
+    peer: Option<IpAddr>,
     place: &mut Place,
     keep_alive: bool,
     gate: &Gate<'_>,
@@ -143,7 +145,6 @@ where
 {
     let limits = &gate.options.limits;
     let upgrade = OnceLock::new();
-    let peer = place.address();
     let state = Mutex::new((first, place));
     let service = service_fn(async |request| {
         let (first, place) = &mut *state.lock().unwrap_or_else(PoisonError::into_inner);
