@@ -890,6 +890,21 @@ async fn an_upgrade_is_granted_however_it_comes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_become_a_request_is_answered_before_it_ends() {
+    let server = server(Gate::Word, calm());
+    let before = Instant::now();
+    for lines in ["", &format!("Cookie: {}\r\n", "x".repeat(700))] {
+        // No line follows the one that is wrong.
+        let wrong = format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{lines}no name\r\n");
+        for pipe in [1000, 64 * 1024] {
+            let heard = asked(&server, wrong.as_bytes(), pipe, b"\r\n\r\n").await;
+            assert!(heard.starts_with("HTTP/1.1 400 "), "{pipe}: {heard}");
+        }
+    }
+    assert_eq!(before.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_limit_of_a_head_is_exact() {
     let limits = Limits { max_head: 8192, ..calm() };
     let server = server(Gate::Word, limits);
