@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::BytesMut;
+use futures_util::FutureExt;
 use http_body_util::Full;
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode,
@@ -84,6 +85,9 @@ where
             }
         }
     }
+    // What is there already goes with it: of what begins in the one and goes wrong in the other, the
+    // library would wait for the end.
+    while let Some(Ok(1..)) = read_more(&mut stream, &mut head, limits.max_head).now_or_never() {}
     // Boxed, for it is rare, and large.
     Box::pin(serve(stream, &head, first, peer, place, overload.is_none(), gate)).await
 }
@@ -104,8 +108,7 @@ where
 {
     head.reserve(HEAD);
     loop {
-        let room = (most - head.len()) as u64;
-        if (&mut *stream).take(room).read_buf(head).await? == 0 {
+        if read_more(stream, head, most).await? == 0 {
             return Ok(None);
         }
         match Request::try_parse(head) {
@@ -118,6 +121,14 @@ where
             Err(_) => return Ok(None),
         }
     }
+}
+
+/// Reads more, until it is at most so much. Returns how much it was: nothing at the end.
+async fn read_more<S>(stream: &mut S, head: &mut BytesMut, most: usize) -> io::Result<usize>
+where
+    S: AsyncRead + Unpin,
+{
+    stream.take((most - head.len()) as u64).read_buf(head).await
 }
 
 /// What a head is granted room for at first.
