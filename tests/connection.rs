@@ -2,6 +2,7 @@
 //! behave. Where time matters, the clock is paused and moves by itself.
 
 mod common;
+mod raw;
 
 use std::{
     collections::BTreeSet,
@@ -31,6 +32,7 @@ use electric_satellite::{
     wire::{Message, Method, ReplyError, Version, proto::*, refusal},
 };
 use futures_util::{FutureExt, SinkExt, StreamExt};
+use raw::upgrade_request;
 use sat_error_resp::ErrorCode;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split},
@@ -827,15 +829,6 @@ async fn an_upgrade_that_trickles_in_is_dropped_at_the_deadline() {
     assert!(before.elapsed() <= 11 * SECOND, "{:?}", before.elapsed());
 }
 
-/// The request of an upgrade, with the key of RFC 6455 §1.3, and with this line in it.
-fn upgrade_with(line: &str) -> String {
-    format!(
-        "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\
-         Sec-WebSocket-Protocol: electric.0.12\r\n{line}\r\n"
-    )
-}
-
 /// Sends bytes through a pipe that holds so many, and reads until the end of what is heard is this.
 async fn asked(server: &Server<Gate>, sent: &[u8], pipe: usize, end: &[u8]) -> String {
     let (near, far) = duplex(pipe);
@@ -857,15 +850,15 @@ async fn asked(server: &Server<Gate>, sent: &[u8], pipe: usize, end: &[u8]) -> S
 
 #[tokio::test(start_paused = true)]
 async fn an_upgrade_is_granted_however_it_comes() {
-    let upgrade = upgrade_with("");
+    let upgrade = upgrade_request("");
     let elsewhere = "GET /api/status HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let refused = upgrade.replace("electric", "eclectic");
     let ways = [
         ("whole", upgrade.clone()),
         ("behind a blank line", format!("\r\n{upgrade}")),
         ("in bare lines", upgrade.replace('\r', "")),
-        ("with much else", upgrade_with(&format!("Cookie: {}\r\n", "x".repeat(12 * 1024)))),
-        ("with a body of nothing", upgrade_with("Content-Length: 0\r\n")),
+        ("with much else", upgrade_request(&format!("Cookie: {}\r\n", "x".repeat(12 * 1024)))),
+        ("with a body of nothing", upgrade_request("Content-Length: 0\r\n")),
         ("behind another request", format!("{elsewhere}{upgrade}")),
         ("behind two", format!("{elsewhere}{elsewhere}{upgrade}")),
         ("after a refusal", format!("{refused}{upgrade}")),
@@ -882,6 +875,7 @@ async fn an_upgrade_is_granted_however_it_comes() {
             let heard = asked(&server, &sent, pipe, &welcome).await;
             let accepts = heard.matches("HTTP/1.1 101 Switching Protocols\r\n").count();
             assert_eq!(accepts, 1, "{way}, {pipe}: {heard}");
+            // That of RFC 6455 §1.3, whose key it is.
             let accept = "sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
             assert!(heard.contains(accept), "{way}, {pipe}: {heard}");
             assert!(heard.contains("sec-websocket-protocol: electric.0.12\r\n"), "{way}: {heard}");
@@ -893,7 +887,7 @@ async fn an_upgrade_is_granted_however_it_comes() {
 async fn what_cannot_become_a_request_is_answered_before_it_ends() {
     let server = server(Gate::Word, calm());
     let start = Instant::now();
-    let refused = upgrade_with("").replace("electric", "eclectic");
+    let refused = upgrade_request("").replace("electric", "eclectic");
     let long = format!("Cookie: {}\r\n", "x".repeat(700));
     for (before, lines, pipe, answers) in [
         ("", "", 1000, 1),
@@ -914,8 +908,8 @@ async fn the_limit_of_a_head_is_exact() {
     let limits = Limits { max_head: 8192, ..calm() };
     let server = server(Gate::Word, limits);
     let filled = |size: usize| {
-        let empty = upgrade_with("Cookie: \r\n").len();
-        upgrade_with(&format!("Cookie: {}\r\n", "x".repeat(size - empty)))
+        let empty = upgrade_request("Cookie: \r\n").len();
+        upgrade_request(&format!("Cookie: {}\r\n", "x".repeat(size - empty)))
     };
     for pipe in [1000, 64 * 1024] {
         let heard = asked(&server, filled(8192).as_bytes(), pipe, b"\r\n\r\n").await;

@@ -79,7 +79,7 @@ where
                     let version = granted.version;
                     stream.write_all(granted.sent().as_bytes()).await.map_err(http_error)?;
                     stream.flush().await.map_err(http_error)?;
-                    return Ok((websocket(stream, &head[size..], limits).await, version));
+                    return Ok((websocket(stream, head[size..].to_vec(), limits).await, version));
                 }
                 Err(answer) => first = Some(*answer),
             }
@@ -181,7 +181,7 @@ where
     let (reader, writer) = parts.io.into_inner().into_inner();
     let (unread, reader) = reader.into_inner();
     let pipelined = [&parts.read_buf, unread].concat();
-    Ok((websocket(reader.unsplit(writer), &pipelined, limits).await, version))
+    Ok((websocket(reader.unsplit(writer), pipelined, limits).await, version))
 }
 
 pub(super) fn http_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> AcceptError {
@@ -190,13 +190,13 @@ pub(super) fn http_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Acce
 
 /// A WebSocket over a stream that has been upgraded, with what the client sent behind its request
 /// without waiting for the answer.
-pub(super) async fn websocket<S>(stream: S, pipelined: &[u8], limits: &Arc<Limits>) -> Socket<S>
+pub(super) async fn websocket<S>(stream: S, pipelined: Vec<u8>, limits: &Arc<Limits>) -> Socket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let stream = WebSocketStream::from_partially_read(
         metered(stream, 0, limits),
-        pipelined.to_vec(),
+        pipelined,
         Role::Server,
         Some(config(limits)),
     );
