@@ -197,7 +197,8 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let upgraded = self.upgrade(stream, self.enter(peer.into())?).await?;
+        let entrance = self.enter(peer.into()).map_err(|_| AcceptError::Overloaded)?;
+        let upgraded = self.upgrade(stream, entrance).await?;
         let (connection, driver) = self.clone().authenticate(upgraded).await?;
         tokio::spawn(driver);
         Ok(connection)
@@ -285,13 +286,18 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                 earliest.as_mut().reset(Instant::now() + soonest);
             }
             match accepted {
-                Ok((stream, peer)) => {
-                    let _ = stream.set_nodelay(true);
-                    let (open, handler) = (open.clone(), handler.clone());
-                    let span = tracing::info_span!("connection", %peer, client_id = Empty);
-                    let task = self.clone().serve_one(stream, peer.ip(), open, handler);
-                    tokio::spawn(task.instrument(span));
-                }
+                Ok((stream, peer)) => match self.enter(Some(peer.ip())) {
+                    Ok(entrance) => {
+                        let _ = stream.set_nodelay(true);
+                        let (open, handler) = (open.clone(), handler.clone());
+                        let span = tracing::info_span!("connection", %peer, client_id = Empty);
+                        let task = self.clone().serve_one(stream, entrance, open, handler);
+                        tokio::spawn(task.instrument(span));
+                    }
+                    Err(overload) => {
+                        tracing::debug!(%peer, reason = overload.name(), "just closed");
+                    }
+                },
                 Err(error) => {
                     tracing::error!(%error, "cannot accept connections, trying again soon");
                     metrics::accept_failed();
@@ -306,77 +312,83 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         (live::stopping(*self.state.draining.wait().await), Cause::Drained)
     }
 
-    /// One connection from its first byte to its last. The way to the authentication is boxed, so that
-    /// the connection does not carry the size of it for life.
+    /// One connection from its first byte to its last. The way to the authentication is boxed, and that
+    /// to the upgrade once more, so that none of it is carried further than to its end.
     fn serve_one<O, OF, S, H, F>(
         self,
         stream: TcpStream,
-        peer: IpAddr,
+        entrance: Entrance,
         open: O,
         handler: H,
     ) -> impl Future<Output = ()> + Send
     where
-        O: Fn(TcpStream) -> OF + Send + Sync,
+        O: FnOnce(TcpStream) -> OF + Send,
         OF: Future<Output = io::Result<S>> + Send,
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
         F: Future<Output = ()> + Send,
     {
-        let authenticated = Box::pin(self.open_then_authenticate(stream, peer, open, handler));
+        let upgraded = Box::pin(self.open_then_upgrade(stream, entrance, open));
+        let authenticated = Box::pin(async {
+            let (server, upgraded) = upgraded.await?;
+            server.authenticate_then_attend(upgraded, handler).await
+        });
         // An `async` block would keep what serves the connection twice.
         authenticated.then(OptionFuture::from).map(drop)
     }
 
-    /// Until the client is authenticated, and then what serves it; nothing if it is not, which is
-    /// logged.
-    async fn open_then_authenticate<O, OF, S, H, F>(
+    /// Until the connection is upgraded; nothing if it is not, which is logged.
+    async fn open_then_upgrade<O, OF, S>(
         self,
         stream: TcpStream,
-        peer: IpAddr,
+        mut entrance: Entrance,
         open: O,
-        handler: H,
-    ) -> Option<impl Future<Output = ()> + Send + use<O, OF, S, H, F, A, R>>
+    ) -> Option<(Server<A, R>, Upgraded<S>)>
     where
-        O: Fn(TcpStream) -> OF,
+        O: FnOnce(TcpStream) -> OF,
         OF: Future<Output = io::Result<S>>,
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let deadline = entrance.began + self.options.limits.upgrade_timeout;
+        let opened = timeout_at(deadline, open(stream)).await;
+        let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open));
+        let stream = stream.inspect_err(log_not_upgraded).ok()?;
+        let upgraded = self.upgrade(stream, entrance).await;
+        let upgraded = upgraded.inspect_err(log_not_upgraded).ok()?;
+        Some((self, upgraded))
+    }
+
+    /// Until the client is authenticated, and then what serves it; nothing if it is not, which is
+    /// logged. An `async` function would keep what it is called with, too.
+    fn authenticate_then_attend<S, H, F>(
+        self,
+        upgraded: Upgraded<S>,
+        handler: H,
+    ) -> impl Future<Output = Option<impl Future<Output = ()> + Send>> + Send
+    where
         S: AsyncRead + AsyncWrite + Unpin + Send,
         H: FnOnce(Connection<AuthenticatedClient>) -> F + Send,
         F: Future<Output = ()> + Send,
     {
-        // Boxed by itself, so that it leaves before the authentication comes.
-        let upgraded = Box::pin(async {
-            let mut entrance = self.enter(Some(peer))?;
-            let deadline = entrance.began + self.options.limits.upgrade_timeout;
-            let opened = timeout_at(deadline, open(stream)).await;
-            let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-            let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open))?;
-            self.upgrade(stream, entrance).await
-        });
-        let upgraded = match upgraded.await {
-            Ok(upgraded) => upgraded,
-            Err(AcceptError::NotUpgraded) => return None,
-            Err(error) => {
-                tracing::info!(reason = %error, "connection not upgraded");
-                return None;
-            }
-        };
         let busy = self.state.live.busy();
-        match self.authenticate(upgraded).await {
+        self.authenticate(upgraded).map(|authenticated| match authenticated {
             Ok((connection, driver)) => Some(attend(connection, driver, handler, busy)),
             Err(error) => {
                 tracing::info!(reason = %error, "client not authenticated");
                 None
             }
-        }
+        })
     }
 
-    /// Lets a connection in, if there is room.
-    fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, AcceptError> {
+    /// Lets a connection in, or names the limit beyond which it is not even told so.
+    fn enter(&self, peer: Option<IpAddr>) -> Result<Entrance, Overload> {
         let mut handshake = Handshake::begins();
         let Options { trusted_proxies, limits, .. } = &*self.options;
         let is_proxy = peer.is_some_and(|peer| is_trusted(peer, trusted_proxies));
         let entered = self.state.admission.enter(peer, is_proxy, limits);
-        let (place, overload) = handshake.judged(entered.ok_or(AcceptError::Overloaded))?;
+        let refused = |_: &_| handshake.refused(&AcceptError::Overloaded);
+        let (place, overload) = entered.inspect_err(refused)?;
         Ok(Entrance { place, overload, handshake, began: Instant::now() })
     }
 
@@ -451,7 +463,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
                     return Ok((connection, driver));
                 }
                 Ok(Step::Authenticate(request)) => {
-                    let admission = survive(self.admit(&request, &occupant), auth_panicked);
+                    let admission = survive(self.admit(&request, &place, &occupant), auth_panicked);
                     let verdict = select! {
                         biased;
                         (close, cause) = &mut stops => {
@@ -499,11 +511,14 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     async fn admit(
         &self,
         request: &AuthRequest,
+        place: &Place,
         occupant: &Occupant,
     ) -> Result<(Verified, R::Registration), NotAdmitted> {
-        let now = (self.options.clock)();
-        let verified =
-            self.authenticator.authenticate(request, now).await.map_err(NotAdmitted::Auth)?;
+        let verified = {
+            let _turn = place.turn(&self.options.limits).await;
+            let now = (self.options.clock)();
+            self.authenticator.authenticate(request, now).await.map_err(NotAdmitted::Auth)?
+        };
         let client = AuthenticatedClient { client_id: request.client_id().clone(), verified };
         let registration = self.registry.register(&client, occupant.clone()).await;
         Ok((client.verified, registration.map_err(NotAdmitted::Registry)?))
@@ -555,6 +570,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         let end = identity.expires_at?.as_secs().saturating_add(leeway.into());
         let left = UnixTime::from_secs(end).left((self.options.clock)());
         Some(Instant::now().into_std() + left)
+    }
+}
+
+/// Who asks for something else, or for nothing, is nothing to speak of.
+fn log_not_upgraded(error: &AcceptError) {
+    if !matches!(error, AcceptError::NotUpgraded) {
+        tracing::info!(reason = %error, "connection not upgraded");
     }
 }
 

@@ -151,6 +151,7 @@ fn rows(capacity: f64, latencies: &Latencies, tally: &Tally) -> Vec<Row> {
         Row::ratio("flood / capacity", offered / capacity),
         Row::new("capacity", capacity, "handshakes/s"),
         Row::new("flood", offered, "attempts/s"),
+        Row::new("of these, turned away", tally.turned_away_per_second(), "attempts/s"),
         Row::new("of these, verified", tally.verified_per_second(), "attempts/s"),
     ];
     for (when, latencies) in [("no flood", quiet), ("flood", flooded), ("onset of a flood", onset)]

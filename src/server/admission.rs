@@ -4,10 +4,15 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    thread::available_parallelism,
     time::Duration,
 };
 
-use tokio::time::Instant;
+use futures_util::future::OptionFuture;
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::Instant,
+};
 
 use crate::transport::Limits;
 
@@ -18,6 +23,10 @@ const MAX_TURNED_AWAY: usize = 256;
 
 /// How many addresses with failed authentications are remembered.
 const MAX_OFFENDERS: usize = 10_000;
+
+/// How often an address from which too many authentications have failed is told so: at once, and in
+/// each second. The rest is just closed.
+const TOLD: u32 = 60;
 
 /// Why somebody may not try now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +66,12 @@ impl Overload {
 /// Counts who is there, and remembers who failed: each change under one lock, whole, and no other
 /// lock of this crate is taken meanwhile. A place counts itself out when it is dropped, so whatever happens to its
 /// connection, the counts come back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Admission {
     counts: Mutex<Counts>,
+    /// The turns of those who may be authenticated at the same time although it is to be expected that
+    /// they fail: as many as half of the processors can serve, so that nobody else waits for them.
+    suspects: Semaphore,
 }
 
 #[derive(Debug, Default)]
@@ -69,7 +81,7 @@ struct Counts {
     turned_away: usize,
     by_address: HashMap<AddressKey, usize>,
     handshakes: Option<Bucket>,
-    offenders: HashMap<AddressKey, Bucket>,
+    offenders: HashMap<AddressKey, Offender>,
 }
 
 /// An IPv4 address, or the network that an IPv6 address is in: whoever has one of its addresses
@@ -94,16 +106,47 @@ struct Bucket {
 }
 
 impl Bucket {
-    fn full(size: u32, now: Instant) -> Bucket {
-        Bucket { left: size.into(), since: now }
+    fn full(size: u32) -> Bucket {
+        Bucket { left: size.into(), since: Instant::now() }
     }
 
     /// What is in it now, if it gains so much a second.
-    fn refill(&mut self, size: u32, per_second: f64, now: Instant) -> f64 {
+    fn refill(&mut self, size: u32, per_second: f64) -> f64 {
+        let now = Instant::now();
         let gained = now.saturating_duration_since(self.since).as_secs_f64() * per_second;
         self.left = (self.left + gained).min(size.into());
         self.since = now;
         self.left
+    }
+
+    /// Takes one out, or what is left of one.
+    fn take(&mut self) {
+        self.left = (self.left - 1.0).max(0.0);
+    }
+}
+
+/// An address from which authentications have failed.
+#[derive(Debug)]
+struct Offender {
+    /// How many more may.
+    failures: Bucket,
+    /// How often it is told that none may.
+    answers: Bucket,
+}
+
+impl Offender {
+    fn new(limits: &Limits) -> Offender {
+        Offender { failures: Bucket::full(limits.failed_auths), answers: Bucket::full(TOLD) }
+    }
+
+    /// How many more authentications may fail now.
+    fn left(&mut self, limits: &Limits) -> f64 {
+        self.failures.refill(limits.failed_auths, limits.failed_auths_per_second)
+    }
+
+    /// How often it is told now that none may.
+    fn answers(&mut self) -> f64 {
+        self.answers.refill(TOLD, TOLD.into())
     }
 }
 
@@ -123,21 +166,36 @@ enum Standing {
     TurnedAway,
 }
 
+impl Default for Admission {
+    fn default() -> Admission {
+        let processors = available_parallelism().map_or(1, usize::from);
+        Admission { counts: Mutex::default(), suspects: Semaphore::new(processors.div_ceil(2)) }
+    }
+}
+
 impl Admission {
     fn lock(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A connection comes in. That of a trusted proxy is somebody else's, who is looked at later.
-    /// Beyond a limit it has a place too, from which it is told; when
-    /// there are too many of those, it has none.
+    /// Beyond a limit it has a place too, from which it is told; when there are too many of those, or
+    /// its address has been told too often, it has none.
     pub(super) fn enter(
         self: &Arc<Self>,
         address: Option<IpAddr>,
         is_proxy: bool,
         limits: &Limits,
-    ) -> Option<(Place, Option<Overload>)> {
+    ) -> Result<(Place, Option<Overload>), Overload> {
         let mut counts = self.lock();
+        if !is_proxy
+            && let Some(offender) = counts.offender(address)
+            && offender.left(limits) < 1.0
+            && offender.answers() < 1.0
+        {
+            metrics::limit_hit(Overload::FailedAuthentications.name());
+            return Err(Overload::FailedAuthentications);
+        }
         let from_address =
             address.and_then(|address| counts.by_address.get(&key(address)).copied());
         let overload = if counts.connections >= limits.max_connections {
@@ -155,35 +213,32 @@ impl Admission {
         let standing = match overload {
             None => Standing::Unauthenticated,
             Some(_) if counts.turned_away < MAX_TURNED_AWAY => Standing::TurnedAway,
-            Some(_) => return None,
+            Some(overload) => return Err(overload),
         };
         counts.count(&standing, address);
-        Some((Place { admission: Arc::clone(self), address, standing }, overload))
+        Ok((Place { admission: Arc::clone(self), address, standing }, overload))
     }
 
     /// An authentication failed, from this address.
     fn failed(&self, address: IpAddr, limits: &Limits) {
-        let now = Instant::now();
-        let (size, per_second) = (limits.failed_auths, limits.failed_auths_per_second);
         let mut counts = self.lock();
         if counts.offenders.len() >= MAX_OFFENDERS {
-            let still =
-                |_: &_, bucket: &mut Bucket| bucket.refill(size, per_second, now) < f64::from(size);
-            counts.offenders.retain(still);
+            let size = f64::from(limits.failed_auths);
+            counts.offenders.retain(|_, offender| offender.left(limits) < size);
         }
         let known = counts.offenders.contains_key(&key(address));
         if known || counts.offenders.len() < MAX_OFFENDERS {
-            let full = Bucket::full(size, now);
-            let bucket = counts.offenders.entry(key(address)).or_insert(full);
-            bucket.refill(size, per_second, now);
-            bucket.left = (bucket.left - 1.0).max(0.0);
+            let new = || Offender::new(limits);
+            let offender = counts.offenders.entry(key(address)).or_insert_with(new);
+            offender.left(limits);
+            offender.failures.take();
         }
     }
 }
 
 impl Counts {
     /// What is remembered of an address from which authentications have failed.
-    fn offender(&mut self, address: Option<IpAddr>) -> Option<&mut Bucket> {
+    fn offender(&mut self, address: Option<IpAddr>) -> Option<&mut Offender> {
         address.and_then(|address| self.offenders.get_mut(&key(address)))
     }
 
@@ -245,20 +300,34 @@ impl Place {
     /// Whether a handshake may begin now.
     pub(super) fn handshake(&self, limits: &Limits) -> Result<(), Overload> {
         let counts = &mut *self.admission.lock();
-        if let Some(offender) = counts.offender(self.address) {
-            let (size, per_second) = (limits.failed_auths, limits.failed_auths_per_second);
-            if offender.refill(size, per_second, Instant::now()) < 1.0 {
-                return Err(Overload::FailedAuthentications);
-            }
+        if let Some(offender) = counts.offender(self.address)
+            && offender.left(limits) < 1.0
+        {
+            offender.answers();
+            offender.answers.take();
+            return Err(Overload::FailedAuthentications);
         }
         let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
-        let now = Instant::now();
-        let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate, now));
-        if bucket.refill(rate, rate.into(), now) < 1.0 {
+        let bucket = counts.handshakes.get_or_insert_with(|| Bucket::full(rate));
+        if bucket.refill(rate, rate.into()) < 1.0 {
             return Err(Overload::HandshakeRate);
         }
-        bucket.left -= 1.0;
+        bucket.take();
         Ok(())
+    }
+
+    /// Waits for the turn to be authenticated. Only suspects have to: where more than one
+    /// authentication has failed, for one may be that of a token whose time is over.
+    pub(super) async fn turn(&self, limits: &Limits) -> Option<SemaphorePermit<'_>> {
+        let is_suspect = {
+            let mut counts = self.admission.lock();
+            let offender = counts.offender(self.address);
+            offender.is_some_and(|offender| {
+                f64::from(limits.failed_auths) - offender.left(limits) > 1.0
+            })
+        };
+        let turn = is_suspect.then(|| Box::pin(self.admission.suspects.acquire()));
+        OptionFuture::from(turn).await?.ok()
     }
 
     /// The authentication failed.
@@ -358,9 +427,9 @@ mod tests {
         let limits = Limits { max_connections: 0, ..limits() };
         let places: Vec<_> =
             (0..MAX_TURNED_AWAY).map(|_| admission.enter(None, false, &limits).unwrap()).collect();
-        assert!(admission.enter(None, false, &limits).is_none());
+        assert!(admission.enter(None, false, &limits).is_err());
         drop(places);
-        assert!(admission.enter(None, false, &limits).is_some());
+        assert!(admission.enter(None, false, &limits).is_ok());
     }
 
     #[tokio::test(start_paused = true)]

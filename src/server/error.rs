@@ -15,7 +15,8 @@ pub enum AcceptError {
     /// The peer went without asking for a WebSocket; it may have asked for something else.
     #[error("the connection ended before an upgrade")]
     NotUpgraded,
-    /// There are so many connections beyond the limits that this one was not even told.
+    /// There are so many connections beyond the limits, or beyond its address's own, that this one was
+    /// not even told.
     #[error("too many connections")]
     Overloaded,
     /// The stream could not be opened: the TLS handshake failed or took too long.

@@ -17,7 +17,7 @@ use crate::{
 
 use super::{
     AcceptError, Entrance, Server, Upgraded,
-    admission::{Overload, Place},
+    admission::Place,
     metrics::Handshake,
     upgrade::{self, Gate},
 };
@@ -35,8 +35,9 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         peer: impl Into<Option<IpAddr>>,
     ) -> (Response<Full<Bytes>>, Option<Upgrading<A, R>>) {
         let (gate, peer) = (Gate { options: &self.options, state: &self.state }, peer.into());
-        let Ok(Entrance { mut place, overload, mut handshake, .. }) = self.enter(peer) else {
-            return (gate.turn_away(Overload::Connections), None);
+        let Entrance { mut place, overload, mut handshake, .. } = match self.enter(peer) {
+            Ok(entrance) => entrance,
+            Err(overload) => return (gate.turn_away(overload), None),
         };
         let judged = match overload {
             Some(overload) => Err(Box::new(gate.turn_away(overload))),

@@ -50,17 +50,21 @@ impl Target {
     }
 }
 
-/// Attempts that were answered.
+/// What became of attempts that reached the server.
 #[derive(Default)]
 struct Answered {
+    /// Closed without a word.
+    closed: AtomicU64,
     turned_away: AtomicU64,
     verified: AtomicU64,
 }
 
 impl Answered {
-    /// Both counts, which begin anew.
+    /// All counts, which begin anew.
     fn take(&self) -> String {
-        format!("{} {}", self.turned_away.swap(0, Relaxed), self.verified.swap(0, Relaxed))
+        let [closed, turned_away, verified] =
+            [&self.closed, &self.turned_away, &self.verified].map(|count| count.swap(0, Relaxed));
+        format!("{closed} {turned_away} {verified}")
     }
 }
 
@@ -132,9 +136,10 @@ async fn attempt(
     let mut stream = socket.connect(server).await?;
     // It leaves no port behind that must be waited for.
     stream.set_zero_linger()?;
-    stream.write_all(request).await?;
+    // A server that closes at once may have done so before the request is written.
+    let _ = stream.write_all(request).await;
     let mut answer = vec![];
-    while stream.read_buf(&mut answer).await? > 0 {
+    while stream.read_buf(&mut answer).await.unwrap_or(0) > 0 {
         if answer.starts_with(b"HTTP/1.1 429 ") {
             answered.turned_away.fetch_add(1, Relaxed);
             return Ok(());
@@ -147,6 +152,9 @@ async fn attempt(
             return Ok(());
         }
     }
+    if answer.is_empty() {
+        answered.closed.fetch_add(1, Relaxed);
+    }
     Ok(())
 }
 
@@ -154,6 +162,7 @@ async fn attempt(
 #[derive(Default)]
 pub(super) struct Tally {
     seconds: f64,
+    closed: f64,
     turned_away: f64,
     verified: f64,
 }
@@ -162,20 +171,25 @@ impl Tally {
     /// Adds what an answer says.
     pub(super) fn add(&mut self, answer: &str) {
         let numbers: Vec<f64> = answer.split(' ').map(|number| number.parse().unwrap()).collect();
-        let [seconds, turned_away, verified] = numbers[..] else { panic!("{answer:?}") };
+        let [seconds, closed, turned_away, verified] = numbers[..] else { panic!("{answer:?}") };
         self.seconds += seconds;
+        self.closed += closed;
         self.turned_away += turned_away;
         self.verified += verified;
     }
 
-    /// How many attempts were answered in a second.
+    /// How many attempts came to an end in a second.
     pub(super) fn offered_per_second(&self) -> f64 {
-        (self.turned_away + self.verified) / self.seconds
+        (self.closed + self.turned_away + self.verified) / self.seconds
     }
 
     /// What share of its time this is.
     pub(super) fn share(&self, time: Duration) -> f64 {
         time.as_secs_f64() / self.seconds
+    }
+
+    pub(super) fn turned_away_per_second(&self) -> f64 {
+        self.turned_away / self.seconds
     }
 
     pub(super) fn verified_per_second(&self) -> f64 {
