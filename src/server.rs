@@ -411,97 +411,106 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         Ok(Upgraded { socket, version, place, handshake, since: now })
     }
 
-    async fn authenticate<S>(
+    /// Until the client is authenticated, and then what drives its connection. An `async` function
+    /// would keep what it is called with twice.
+    fn authenticate<S>(
         self,
-        Upgraded { mut socket, version, mut place, mut handshake, since }: Upgraded<S>,
-    ) -> Result<
-        (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send + use<S, A, R>),
-        AcceptError,
-    >
+        upgraded: Upgraded<S>,
+    ) -> impl Future<
+        Output = Result<
+            (Connection<AuthenticatedClient>, impl Future<Output = ()> + Send),
+            AcceptError,
+        >,
+    > + Send
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
-        let Options { limits, server_id, auth_changes, .. } = &*self.options;
-        let _busy = self.state.live.busy();
-        let deadline = since + limits.auth_timeout;
-        let mut session = ServerSession::registering(
-            since.into_std(),
-            limits.auth_timeout,
-            version,
-            server_id.clone(),
-        )
-        .with_auth_changes(*auth_changes);
-        let occupant = Occupant::default();
-        let mut refused = None;
-        let mut stops = pin!(self.stops());
-        loop {
-            match transport::handshake(&mut socket, &mut session, &mut stops).await {
-                Ok(Step::Authenticated(client)) => {
-                    place.authenticated();
-                    self.limit(&mut session, client.verified.identity());
-                    let now = Instant::now();
-                    let (connection, driver) =
-                        transport::connect(socket, session, client, occupant, version, limits, now);
-                    let entry = self.state.live.enter(connection.handle());
-                    self.look_again(&connection.handle());
-                    let method = self.state.method.is(self.authenticator.method());
-                    let living = handshake.authenticated(now - since, &method);
-                    let handle = connection.handle();
-                    let driver = Box::pin(driver);
-                    // Boxed where there are any, so that the others do not carry their size.
-                    let renewals = (self.options.auth_changes != AuthChangePolicy::Refuse)
-                        .then(|| Box::pin(self.clone().renewals(handle.clone())));
-                    let driver = async move {
-                        select! {
-                            () = driver => {}
-                            Some(()) = OptionFuture::from(renewals) => {}
-                        }
-                        handle.ended().into_iter().for_each(metrics::ended);
-                        // The place first, for whoever waits until there is room.
-                        drop((place, living, entry));
-                    };
-                    return Ok((connection, driver));
-                }
-                Ok(Step::Authenticate(request)) => {
-                    let admission = survive(self.admit(&request, &place, &occupant), auth_panicked);
-                    let verdict = select! {
-                        biased;
-                        (close, cause) = &mut stops => {
-                            session.end(None, close, cause);
-                            continue;
-                        }
-                        verdict = timeout_at(deadline, admission) => verdict,
-                    };
-                    match verdict {
-                        Ok(Some(Ok(admitted))) => {
-                            session.resolve_registered(request, Ok(admitted));
-                        }
-                        Ok(Some(Err(reason))) => {
-                            // Before the refusal is sent, which may take its time.
-                            if reason.is_failed_authentication() {
-                                place.failed(limits);
+        let Upgraded { mut socket, version, mut place, mut handshake, since } = upgraded;
+        async move {
+            let Options { limits, server_id, auth_changes, .. } = &*self.options;
+            let _busy = self.state.live.busy();
+            let deadline = since + limits.auth_timeout;
+            let mut session = ServerSession::registering(
+                since.into_std(),
+                limits.auth_timeout,
+                version,
+                server_id.clone(),
+            )
+            .with_auth_changes(*auth_changes);
+            let occupant = Occupant::default();
+            let mut refused = None;
+            let mut stops = pin!(self.stops());
+            loop {
+                match transport::handshake(&mut socket, &mut session, &mut stops).await {
+                    Ok(Step::Authenticated(client)) => {
+                        place.authenticated();
+                        self.limit(&mut session, client.verified.identity());
+                        let now = Instant::now();
+                        let (connection, driver) = transport::connect(
+                            socket, session, client, occupant, version, limits, now,
+                        );
+                        let entry = self.state.live.enter(connection.handle());
+                        self.look_again(&connection.handle());
+                        let method = self.state.method.is(self.authenticator.method());
+                        let living = handshake.authenticated(now - since, &method);
+                        let handle = connection.handle();
+                        let driver = Box::pin(driver);
+                        // Boxed where there are any, so that the others do not carry their size.
+                        let renewals = (self.options.auth_changes != AuthChangePolicy::Refuse)
+                            .then(|| Box::pin(self.clone().renewals(handle.clone())));
+                        let driver = async move {
+                            select! {
+                                () = driver => {}
+                                Some(()) = OptionFuture::from(renewals) => {}
                             }
-                            let client_id = request.client_id().clone();
-                            session.resolve_registered(request, Err(reason.refusal()));
-                            refused = Some((client_id, reason));
-                        }
-                        Ok(None) => session.end(None, Close::INTERNAL, Cause::Panicked),
-                        // The session's own deadline is the same, and refuses.
-                        Err(_) => drop(request),
+                            handle.ended().into_iter().for_each(metrics::ended);
+                            // The place first, for whoever waits until there is room.
+                            drop((place, living, entry));
+                        };
+                        return Ok((connection, driver));
                     }
-                }
-                Err(end) => {
-                    let error = match refused {
-                        Some((client_id, NotAdmitted::Auth(error))) => {
-                            AcceptError::Refused { client_id, error }
+                    Ok(Step::Authenticate(request)) => {
+                        let admission =
+                            survive(self.admit(&request, &place, &occupant), auth_panicked);
+                        let verdict = select! {
+                            biased;
+                            (close, cause) = &mut stops => {
+                                session.end(None, close, cause);
+                                continue;
+                            }
+                            verdict = timeout_at(deadline, admission) => verdict,
+                        };
+                        match verdict {
+                            Ok(Some(Ok(admitted))) => {
+                                session.resolve_registered(request, Ok(admitted));
+                            }
+                            Ok(Some(Err(reason))) => {
+                                // Before the refusal is sent, which may take its time.
+                                if reason.is_failed_authentication() {
+                                    place.failed(limits);
+                                }
+                                let client_id = request.client_id().clone();
+                                session.resolve_registered(request, Err(reason.refusal()));
+                                refused = Some((client_id, reason));
+                            }
+                            Ok(None) => session.end(None, Close::INTERNAL, Cause::Panicked),
+                            // The session's own deadline is the same, and refuses.
+                            Err(_) => drop(request),
                         }
-                        Some((client_id, NotAdmitted::Registry(error))) => {
-                            AcceptError::NotRegistered { client_id, error }
-                        }
-                        None => AcceptError::Ended(end),
-                    };
-                    handshake.refused(&error);
-                    return Err(error);
+                    }
+                    Err(end) => {
+                        let error = match refused {
+                            Some((client_id, NotAdmitted::Auth(error))) => {
+                                AcceptError::Refused { client_id, error }
+                            }
+                            Some((client_id, NotAdmitted::Registry(error))) => {
+                                AcceptError::NotRegistered { client_id, error }
+                            }
+                            None => AcceptError::Ended(end),
+                        };
+                        handshake.refused(&error);
+                        return Err(error);
+                    }
                 }
             }
         }
