@@ -79,11 +79,8 @@ where
                     socket.authenticated();
                     return Ok(Step::Authenticated(peer));
                 }
-                Output::End(end) => {
-                    // Boxed, for what takes the most room is rare.
-                    Box::pin(socket.finish(end.close.as_ref())).await;
-                    return Err(end);
-                }
+                // Boxed, for what takes the most room is rare.
+                Output::End(end) => return Err(Box::pin(last_words(socket, end)).await),
                 Output::Stray { method, request_id } => {
                     tracing::debug!(method, request_id, "a reply to no call is ignored");
                 }
@@ -106,6 +103,15 @@ where
             hand_in(session, Instant::now().into_std(), input);
         }
     }
+}
+
+/// Lets the last words through, and comes to how it ended.
+async fn last_words<S>(socket: &mut Socket<S>, end: End) -> End
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    socket.finish(end.close.as_ref()).await;
+    end
 }
 
 /// Hands an input in. One that the session does not want any more, because it has ended while the

@@ -79,7 +79,7 @@ impl<A: Authenticator, R: Registry> Upgrading<A, R> {
             Ok(upgraded) => upgraded.map_err(upgrade::http_error),
             Err(_) => Err(AcceptError::TimedOut),
         })?;
-        let socket = upgrade::websocket(TokioIo::new(stream), vec![], limits).await;
+        let socket = upgrade::websocket(TokioIo::new(stream), vec![], limits);
         let since = Instant::now();
         let (connection, driver) =
             server.authenticate(Upgraded { socket, version, place, handshake, since }).await?;

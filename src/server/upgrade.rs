@@ -70,19 +70,22 @@ where
     let limits = &gate.options.limits;
     let peer = place.address();
     let mut head = BytesMut::new();
-    let mut first = overload.map(|overload| gate.turn_away(overload));
+    let mut first = overload.map(|overload| Box::new(gate.turn_away(overload)));
     if overload.is_none() {
         let get = read_get(&mut stream, &mut head, limits.max_head).await.map_err(http_error)?;
-        if let Some((size, request)) = get {
-            match gate.judge(&request, peer, place) {
-                Ok(granted) => {
-                    let version = granted.version;
-                    stream.write_all(granted.sent().as_bytes()).await.map_err(http_error)?;
-                    stream.flush().await.map_err(http_error)?;
-                    return Ok((websocket(stream, head[size..].to_vec(), limits).await, version));
-                }
-                Err(answer) => first = Some(*answer),
+        // The request leaves with the verdict, before anything is waited for.
+        let judged = get.map(|(size, request)| {
+            let granted = gate.judge(&request, peer, place)?;
+            Ok((granted.sent(), granted.version, size))
+        });
+        match judged {
+            Some(Ok((answer, version, size))) => {
+                stream.write_all(answer.as_bytes()).await.map_err(http_error)?;
+                stream.flush().await.map_err(http_error)?;
+                return Ok((websocket(stream, head[size..].to_vec(), limits), version));
             }
+            Some(Err(answer)) => first = Some(answer),
+            None => {}
         }
     }
     // What is there already goes with it: of what begins in the one and goes wrong in the other, the
@@ -139,7 +142,7 @@ const HEAD: usize = 512;
 async fn serve<S>(
     stream: S,
     head: &[u8],
-    first: Option<Answer>,
+    first: Option<Box<Answer>>,
     peer: Option<IpAddr>,
     place: &mut Place,
     keep_alive: bool,
@@ -160,7 +163,7 @@ where
             }
             Err(answer) => *answer,
         };
-        Ok::<_, Infallible>(first.take().unwrap_or_else(judge))
+        Ok::<_, Infallible>(first.take().map_or_else(judge, |first| *first))
     });
     let (reader, writer) = split(stream);
     let parts = http1::Builder::new()
@@ -181,7 +184,7 @@ where
     let (reader, writer) = parts.io.into_inner().into_inner();
     let (unread, reader) = reader.into_inner();
     let pipelined = [&parts.read_buf, unread].concat();
-    Ok((websocket(reader.unsplit(writer), pipelined, limits).await, version))
+    Ok((websocket(reader.unsplit(writer), pipelined, limits), version))
 }
 
 pub(super) fn http_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> AcceptError {
@@ -190,7 +193,7 @@ pub(super) fn http_error(error: impl Into<Box<dyn Error + Send + Sync>>) -> Acce
 
 /// A WebSocket over a stream that has been upgraded, with what the client sent behind its request
 /// without waiting for the answer.
-pub(super) async fn websocket<S>(stream: S, pipelined: Vec<u8>, limits: &Arc<Limits>) -> Socket<S>
+pub(super) fn websocket<S>(stream: S, pipelined: Vec<u8>, limits: &Arc<Limits>) -> Socket<S>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -200,7 +203,9 @@ where
         Role::Server,
         Some(config(limits)),
     );
-    Socket::new(stream.await, Role::Server, limits)
+    // Awaited, it would be kept in the future of the upgrade with all that it is made of.
+    let stream = stream.now_or_never().expect("there is nothing to wait for");
+    Socket::new(stream, Role::Server, limits)
 }
 
 /// An upgrade that is granted.
