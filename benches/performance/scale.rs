@@ -47,7 +47,7 @@ impl Scale {
 
     fn full() -> Scale {
         Scale {
-            rounds: 40,
+            rounds: 100,
             turn: 500,
             connections: 10_000,
             idle: Duration::from_secs(5),
