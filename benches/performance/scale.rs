@@ -55,7 +55,7 @@ impl Scale {
             storms: 10,
             messages: 40_000,
             bytes: 128 * 1024 * 1024,
-            streams: 25,
+            streams: 50,
             honest: 800,
             floods: 3,
             open: vec![100, 1_000, 10_000],
