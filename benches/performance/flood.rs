@@ -11,9 +11,10 @@
 //! algorithm with a wrong signature, each on a connection of its own, from forty other addresses.
 //!
 //! Honest handshakes without a flood and with one take turns. Each address may fail sixty times
-//! before it is turned away at the upgrade, and all of that comes in the first second or two: the
-//! onset, which is measured apart. What is judged is what comes after it, as long as the flood
-//! lasts.
+//! before it is turned away, and all of that comes in the first second or two: the onset, which is
+//! measured apart. What is judged is what comes after it, as long as the flood lasts. Then an address
+//! is told sixty times a second that it is turned away, and may fail once a second; its other
+//! connections are closed without a word.
 
 mod attackers;
 
