@@ -144,9 +144,21 @@ impl Offender {
         self.failures.refill(limits.failed_auths, limits.failed_auths_per_second)
     }
 
-    /// How often it is told now that none may.
+    /// One more has failed.
+    fn fails(&mut self, limits: &Limits) {
+        self.left(limits);
+        self.failures.take();
+    }
+
+    /// How often it is told now that none may fail.
     fn answers(&mut self) -> f64 {
         self.answers.refill(TOLD, TOLD.into())
+    }
+
+    /// It is told.
+    fn is_answered(&mut self) {
+        self.answers();
+        self.answers.take();
     }
 }
 
@@ -229,9 +241,7 @@ impl Admission {
         let known = counts.offenders.contains_key(&key(address));
         if known || counts.offenders.len() < MAX_OFFENDERS {
             let new = || Offender::new(limits);
-            let offender = counts.offenders.entry(key(address)).or_insert_with(new);
-            offender.left(limits);
-            offender.failures.take();
+            counts.offenders.entry(key(address)).or_insert_with(new).fails(limits);
         }
     }
 }
@@ -303,8 +313,7 @@ impl Place {
         if let Some(offender) = counts.offender(self.address)
             && offender.left(limits) < 1.0
         {
-            offender.answers();
-            offender.answers.take();
+            offender.is_answered();
             return Err(Overload::FailedAuthentications);
         }
         let Some(rate) = limits.handshakes_per_second else { return Ok(()) };
