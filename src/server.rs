@@ -75,7 +75,7 @@ use crate::{
         AuthChangePolicy, AuthRequest, AuthenticatedClient, Cause, Close, Identity, Limit, Refusal,
         ServerSession, Session, UnixTime, Verified,
     },
-    transport::{self, Connection, Handle, Socket, Step},
+    transport::{self, Connection, Handle, Limits, Socket, Step},
     wire::Version,
 };
 
@@ -134,8 +134,8 @@ impl<A, R> Clone for Server<A, R> {
 }
 
 impl<A: Authenticator> Server<A> {
-    /// A server with this authenticator, the default [`Limits`](transport::Limits), every version from 0.6 to 0.12,
-    /// a registry in this process and a random instance id.
+    /// A server with this authenticator, the default [`Limits`], every version from 0.6 to 0.12, a registry
+    /// in this process and a random instance id.
     pub fn new(authenticator: A) -> Server<A> {
         let options = Options::new(authenticator.warning());
         Server {
@@ -219,7 +219,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
     }
 
     /// The same as [`Server::serve`], where each connection is taken through `open` first, such
-    /// as a TLS handshake. That counts into [`upgrade_timeout`](transport::Limits::upgrade_timeout).
+    /// as a TLS handshake. That counts into [`upgrade_timeout`](Limits::upgrade_timeout).
     pub async fn serve_over<O, OF, S, H, F>(&self, listener: TcpListener, open: O, handler: H)
     where
         O: Fn(TcpStream) -> OF + Clone + Send + Sync + 'static,
@@ -349,8 +349,7 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         OF: Future<Output = io::Result<S>>,
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let deadline = entrance.began + self.options.limits.upgrade_timeout;
-        let opened = timeout_at(deadline, open(stream)).await;
+        let opened = timeout_at(entrance.deadline(&self.options.limits), open(stream)).await;
         let stream = opened.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         let stream = entrance.handshake.judged(stream.map_err(AcceptError::Open));
         let stream = stream.inspect_err(log_not_upgraded).ok()?;
@@ -392,16 +391,13 @@ impl<A: Authenticator, R: Registry> Server<A, R> {
         Ok(Entrance { place, overload, handshake, began: Instant::now() })
     }
 
-    async fn upgrade<S>(
-        &self,
-        stream: S,
-        Entrance { mut place, overload, mut handshake, began }: Entrance,
-    ) -> Result<Upgraded<S>, AcceptError>
+    async fn upgrade<S>(&self, stream: S, entrance: Entrance) -> Result<Upgraded<S>, AcceptError>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let gate = Gate { options: &self.options, state: &self.state };
-        let deadline = began + self.options.limits.upgrade_timeout;
+        let deadline = entrance.deadline(&self.options.limits);
+        let Entrance { mut place, overload, mut handshake, began } = entrance;
         let upgrade = upgrade::upgrade(stream, &mut place, overload, &gate);
         let upgraded = timeout_at(deadline, upgrade).await;
         let upgraded = upgraded.unwrap_or(Err(AcceptError::TimedOut));
@@ -635,6 +631,13 @@ struct Entrance {
     overload: Option<Overload>,
     handshake: Handshake,
     began: Instant,
+}
+
+impl Entrance {
+    /// Until when it has to be upgraded, what opens it included.
+    fn deadline(&self, limits: &Limits) -> Instant {
+        self.began + limits.upgrade_timeout
+    }
 }
 
 /// A connection that has negotiated a version.

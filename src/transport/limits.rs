@@ -43,7 +43,7 @@ pub struct Limits {
     /// Server only: how many authentications from one address may fail before it has to wait. It is
     /// told so, with 429, sixty times a second; its other connections are just closed, whatever they
     /// would ask for. A trusted proxy's are read all the same. From where more than one has failed,
-    /// half as many as there are processors are authenticated at the same time, in all. 60.
+    /// as many as half of the processors, rounded up, are authenticated at the same time, in all. 60.
     pub failed_auths: u32,
     /// Server only: how many of those are forgiven in a second; a fraction of one will do. 1.
     pub failed_auths_per_second: f64,
